@@ -1,0 +1,102 @@
+"""One client's view of one session's output: a cursor and a policy.
+
+Owns the cursor. Turns what the ring holds into notifications, in the order that protocol.md promises:
+output and gaps by offset, then `session.exit`, then `session.end`. Holds no bytes: a slow reader costs a
+number, and what the ring has lost by the time it can be sent is one exact gap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ptyd.daemon.session import Session
+from ptyd.protocol.codec import pack_notification, pack_output_header
+from ptyd.protocol.limits import OUTPUT_CHUNK_BYTES, PACE_DEADLINE_MS, PACE_PROGRESS_BYTES
+
+CREDIT_MS = PACE_DEADLINE_MS + 1000  # a little longer than a paced reader has; renewed while it reads
+
+
+class Attachment:
+    """A cursor over a session's output."""
+
+    def __init__(self, number: int, session: Session, cursor: int, is_paced: bool, may_write: bool) -> None:
+        self.number = number
+        self.session = session
+        self.cursor = cursor
+        self.is_paced = is_paced
+        self.may_write = may_write
+        self.size: tuple[int, int] | None = None
+        self.is_over = False
+        self.is_dirty = False
+        self.on_change: Callable[[Attachment], None] | None = None
+        self._exit_sent = False
+        self._progress_at: float | None = None
+        self._progress_cursor = cursor
+
+    def session_changed(self) -> None:
+        """Called by the session when its output or its facts have moved."""
+        if self.on_change is not None:
+            self.on_change(self)
+
+    def next_frames(self) -> list[bytes]:
+        """Take the next chunk of output, or the notifications that are due after it; empty when neither."""
+        output = self.session.output
+        if output is None or self.is_over:
+            return []
+        offset, data = output.read(self.cursor, OUTPUT_CHUNK_BYTES)
+        frames: list[bytes] = []
+        if offset > self.cursor:
+            frames.append(self._notification("session.gap", **{"from": self.cursor, "to": offset}))
+        if data:
+            frames += (pack_output_header(self.number, offset, len(data)), data)
+        self.cursor = offset + len(data)
+        return frames or self._closing_frames()
+
+    def has_more(self) -> bool:
+        """Tell whether a next frame would be there right now."""
+        output = self.session.output
+        return (
+            output is not None and not self.is_over and (output.head > self.cursor or self._is_closing_due())
+        )
+
+    def _is_closing_due(self) -> bool:
+        facts = self.session.facts
+        exit_due = (
+            not self._exit_sent
+            and facts.get("exit_offset") is not None
+            and self.cursor >= facts["exit_offset"]
+        )
+        return exit_due or bool(facts.get("ended"))
+
+    def _closing_frames(self) -> list[bytes]:
+        """Everything up to the cursor is out: tell the leader's exit, then the end, each once."""
+        facts, frames = self.session.facts, list[bytes]()
+        exit_offset = facts.get("exit_offset")
+        if not self._exit_sent and exit_offset is not None and self.cursor >= exit_offset:
+            self._exit_sent = True
+            frames.append(self._notification("session.exit", exit=facts.get("exit"), offset=exit_offset))
+        if facts.get("ended"):
+            self.is_over = True
+            end = {
+                "exit": facts.get("exit"),
+                "proof": facts.get("proof"),
+                "offset": facts["end_offset"],
+            }
+            frames.append(self._notification("session.end", **end))
+            frames.append(self._notification("session.detached", reason="ended"))
+        return frames
+
+    def _notification(self, method: str, **fields: object) -> bytes:
+        return pack_notification(method, {"attachment": self.number, **fields})
+
+    # -- pace ------------------------------------------------------------------------------------------
+
+    def check_progress(self, now: float) -> None:
+        """Turn a paced attachment to skip when it has stood still for too long with a backlog."""
+        output = self.session.output
+        has_backlog = output is not None and output.head > self.cursor
+        has_moved = self.cursor - self._progress_cursor >= PACE_PROGRESS_BYTES
+        if self._progress_at is None or has_moved or not has_backlog:
+            self._progress_at, self._progress_cursor = now, self.cursor
+        elif now - self._progress_at >= PACE_DEADLINE_MS / 1000:
+            self.is_paced = False

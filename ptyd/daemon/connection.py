@@ -1,0 +1,348 @@
+"""One client's connection: requests in, replies and output out, nothing ever waiting for a slow reader.
+
+Owns the socket and what is due on it. Replies go before output: at most the rest of one chunk is ahead of
+them. Output is not queued at all (attachments are cursors); events neither. A client that does not
+read its replies is not listened to until it does.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+import structlog
+import trio
+
+from ptyd.daemon.attachment import Attachment
+from ptyd.daemon.events import EventLog
+from ptyd.daemon.lane import Lane
+from ptyd.daemon.pacer import Pacer
+from ptyd.daemon.poller import Poller
+from ptyd.protocol.codec import pack_notification
+from ptyd.protocol.connection import (
+    NotificationReceived,
+    Refused,
+    RequestReceived,
+    ServerConnection,
+    Violated,
+)
+from ptyd.protocol.errors import Code, PtydError
+
+log = structlog.get_logger()
+
+RECEIVE_BYTES = 64 << 10
+REQUESTS_PER_TURN = 16  # of one client; the rest waits for the next turn, behind everybody else's
+UNREAD_BYTES = 1 << 20  # of replies; above this a client is not listened to
+BUFFERS_PER_SEND = 64
+EVENTS_PER_TURN = 64
+
+
+class Later:
+    """What a handler returns when it will answer by itself."""
+
+
+LATER = Later()
+
+
+class Handlers(Protocol):
+    """What a connection does with what it receives."""
+
+    def handle(self, client: Client, msgid: int | None, request: Any) -> object: ...
+
+
+class Client:
+    """A connected client."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        handlers: Handlers,
+        poller: Poller,
+        pacer: Pacer,
+        events: EventLog,
+        nursery: trio.Nursery,
+        on_close: Callable[[Client], None],
+    ) -> None:
+        self.attachments: dict[int, Attachment] = {}
+        self.lanes: dict[str, Lane] = {}
+        self.protocol = ServerConnection()
+        self.is_open = True
+        self._sock = sock
+        self._handlers = handlers
+        self._poller = poller
+        self._pacer = pacer
+        self._events = events
+        self._nursery = nursery
+        self._on_close = on_close
+        self._inbox: deque[Any] = deque()
+        self._out: deque[bytes | memoryview] = deque()
+        self._out_bytes = 0
+        self._dirty: deque[Attachment] = deque()
+        self._event_seq: int | None = None
+        self._scopes: set[trio.CancelScope] = set()
+        self._mask = select.EPOLLIN
+        self._is_scheduled = False
+        self._closes_when_sent = False
+        poller.add(sock.fileno(), self._mask, self._ready)
+
+    @property
+    def is_sending(self) -> bool:
+        return bool(self._out)
+
+    @property
+    def peer_sock(self) -> socket.socket:
+        return self._sock
+
+    # -- in --------------------------------------------------------------------------------------------
+
+    def _ready(self, mask: int) -> None:
+        # The one place where whatever a client provokes ends: with its own connection.
+        try:
+            if mask & select.EPOLLOUT:
+                self.flush()
+            if mask & ~select.EPOLLOUT:
+                self._receive()
+        except OSError:
+            self.close()
+        except Exception:
+            log.exception("client failed", fd=self._sock.fileno())
+            self.close()
+
+    def _receive(self) -> None:
+        if not self.is_open:
+            return
+        try:
+            data = self._sock.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            return
+        if not data:
+            self.close()
+            return
+        self._inbox.extend(self.protocol.receive(data))
+        self._work()
+
+    def _work(self) -> None:
+        """Serve a few requests; the rest later, and none while too many replies lie unread."""
+        for _ in range(REQUESTS_PER_TURN):
+            if not self._inbox or not self.is_open or self._out_bytes > UNREAD_BYTES:
+                break
+            self._process(self._inbox.popleft())
+        self._listen()
+        if self._inbox and self._out_bytes <= UNREAD_BYTES:
+            self._schedule()
+
+    def _process(self, event: object) -> None:
+        match event:
+            case RequestReceived(msgid=msgid, params=params):
+                self._call(msgid, params)
+            case NotificationReceived(params=params):
+                self._call(None, params)
+            case Refused(payload=payload):
+                self.send(payload)
+            case Violated(payload=payload):
+                self._closes_when_sent = True
+                self._inbox.clear()
+                self.send(payload)
+
+    def _call(self, msgid: int | None, request: object) -> None:
+        try:
+            result = self._handlers.handle(self, msgid, request)
+        except PtydError as err:
+            self.fail(msgid, err)
+            return
+        if isinstance(result, Coroutine):
+            self._nursery.start_soon(self._finish, msgid, result)
+        elif result is not LATER:
+            self.reply(msgid, result)
+
+    async def _finish(self, msgid: int | None, work: Coroutine[Any, Any, object]) -> None:
+        """Run what takes time; a client that leaves meanwhile cancels its waiting, not its effect."""
+        with trio.CancelScope() as scope:
+            self._scopes.add(scope)
+            try:
+                self.reply(msgid, await work)
+            except PtydError as err:
+                self.fail(msgid, err)
+            except OSError as err:
+                log.exception("request failed", error=err.strerror)
+                self.fail(msgid, PtydError(Code.INTERNAL, f"{err.strerror}; see daemon.log"))
+            finally:
+                self._scopes.discard(scope)
+
+    # -- out -------------------------------------------------------------------------------------------
+
+    def reply(self, msgid: int | None, result: object) -> None:
+        if msgid is not None and self.is_open:
+            self.send(self.protocol.respond(msgid, result))
+
+    def fail(self, msgid: int | None, error: PtydError) -> None:
+        if msgid is not None and self.is_open:
+            self.send(self.protocol.respond_error(msgid, error))
+
+    def send(self, message: bytes) -> None:
+        """Send a reply or a notification, before any output that is due."""
+        if not self.is_open:
+            return
+        self._push(message)
+        if not self._mask & select.EPOLLOUT:
+            self._drain()
+
+    def _push(self, *buffers: bytes) -> None:
+        for buffer in buffers:
+            self._out.append(buffer)
+            self._out_bytes += len(buffer)
+
+    def flush(self) -> None:
+        """Send what is due: what waits, then events, then one chunk of each attachment that has more."""
+        self._is_scheduled = False
+        if not self.is_open or not self._drain():
+            return
+        self._push_events()
+        for _ in range(len(self._dirty)):
+            attachment = self._dirty.popleft()
+            self._push(*attachment.next_frames())
+            self._after_frames(attachment)
+            if not self._drain():
+                return
+        if self._dirty:
+            self._schedule()
+        elif self._inbox:
+            self._work()
+
+    def _after_frames(self, attachment: Attachment) -> None:
+        if attachment.is_over:
+            self.drop(attachment)
+        elif attachment.has_more():
+            self._dirty.append(attachment)
+        else:
+            attachment.is_dirty = False
+        if attachment.is_paced:
+            self._pacer.progressed(attachment)
+
+    def _schedule(self) -> None:
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._poller.later(self._continue)
+
+    def _continue(self) -> None:
+        try:
+            self.flush()
+        except OSError:
+            self.close()
+
+    def _drain(self) -> bool:
+        """Send what waits; tell whether all of it went."""
+        while self._out:
+            buffers = [self._out[i] for i in range(min(len(self._out), BUFFERS_PER_SEND))]
+            try:
+                count = self._sock.sendmsg(buffers)
+            except BlockingIOError:
+                self._listen(blocked=True)
+                return False
+            except OSError:
+                self.close()
+                return False
+            self._sent(count)
+        if self._closes_when_sent:
+            self.close()
+            return False
+        self._listen()
+        return True
+
+    def _sent(self, count: int) -> None:
+        self._out_bytes -= count
+        while count:
+            first = self._out[0]
+            if count < len(first):
+                self._out[0] = memoryview(first)[count:]
+                return
+            count -= len(first)
+            self._out.popleft()
+
+    def _listen(self, blocked: bool = False) -> None:
+        """Keep the epoll interest as it has to be; a system call only when it changes."""
+        if not self.is_open:
+            return
+        deaf = self._inbox or self._out_bytes > UNREAD_BYTES or self._closes_when_sent
+        mask = (0 if deaf else select.EPOLLIN) | (select.EPOLLOUT if blocked or self._out else 0)
+        if mask != self._mask:
+            self._mask = mask
+            self._poller.change(self._sock.fileno(), mask)
+
+    # -- attachments and events ------------------------------------------------------------------------
+
+    def attach(self, attachment: Attachment) -> None:
+        """Begin to send an attachment's output; its reply must have been sent before."""
+        self.attachments[attachment.number] = attachment
+        attachment.on_change = self._mark
+        attachment.session.followers.add(attachment)
+        attachment.session.attached += 1
+        if attachment.is_paced:
+            self._pacer.add(attachment)
+        self._mark(attachment)
+
+    def _mark(self, attachment: Attachment) -> None:
+        if attachment.is_dirty or not attachment.has_more():
+            return
+        attachment.is_dirty = True
+        self._dirty.append(attachment)
+        if not self._mask & select.EPOLLOUT and not self._is_scheduled:
+            self._continue()
+
+    def drop(self, attachment: Attachment) -> None:
+        """End an attachment; nothing more of it is sent."""
+        if self.attachments.pop(attachment.number, None) is None:
+            return
+        attachment.is_over = True
+        attachment.session.followers.discard(attachment)
+        attachment.session.attached -= 1
+        if attachment.is_paced:
+            self._pacer.remove(attachment)
+        self._events.emit("session.detached", attachment.session.id, attachment=attachment.number)
+
+    def subscribe(self, seq: int) -> None:
+        """Begin to send events younger than `seq`."""
+        self._event_seq = seq
+        self._events.listen(self._wake_for_events)
+        self._wake_for_events()
+
+    def _wake_for_events(self) -> None:
+        if self._event_seq is not None and not self._mask & select.EPOLLOUT:
+            self._schedule()
+
+    def _push_events(self) -> None:
+        if self._event_seq is None or self._out:
+            return
+        if self._event_seq + 1 < self._events.first_seq:
+            gap = {"from": self._event_seq + 1, "to": self._events.first_seq - 1}
+            self._push(pack_notification("event_gap", gap))
+            self._event_seq = self._events.first_seq - 1
+        for event in self._events.after(self._event_seq, EVENTS_PER_TURN):
+            self._push(pack_notification("event", event))
+            self._event_seq = event["seq"]
+        if self._event_seq < self._events.last_seq:
+            self._schedule()
+        self._drain()
+
+    # -- end -------------------------------------------------------------------------------------------
+
+    def close_after(self, payload: bytes) -> None:
+        """Send a last message, and close."""
+        self._closes_when_sent = True
+        self.send(payload)
+
+    def close(self) -> None:
+        if not self.is_open:
+            return
+        self.is_open = False
+        self._poller.remove(self._sock.fileno())
+        self._sock.close()
+        self._events.unlisten(self._wake_for_events)
+        for attachment in list(self.attachments.values()):
+            self.drop(attachment)
+        for scope in list(self._scopes):
+            scope.cancel()
+        self._on_close(self)

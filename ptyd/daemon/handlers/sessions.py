@@ -1,0 +1,99 @@
+"""Sessions as such: spawn, list, get, update, forget."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import trio
+
+from ptyd.daemon.connection import Client
+from ptyd.daemon.handlers.context import Context
+from ptyd.daemon.handlers.table import Table
+from ptyd.daemon.session import Session
+from ptyd.protocol import messages
+from ptyd.protocol.errors import Code, PtydError
+from ptyd.shim.link import Body
+
+LOOK_DEADLINE_S = 0.25  # a shim that cannot say in time what it runs counts as busy
+
+
+class Sessions:
+    """What can be asked about sessions without touching their terminals."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def _spawn(self, client: Client, msgid: int | None, request: messages.SessionSpawn) -> object:
+        self._context.check_instance(request.expect_instance)
+        return (await self._context.registry.spawn(request)).row()
+
+    def _list(self, client: Client, msgid: int | None, request: messages.SessionList) -> object:
+        found = self._context.registry.select(request.labels or {})
+        chosen = [session for session in found if request.state is None or session.state == request.state]
+        if request.detail:
+            return self._list_detailed(chosen)
+        return self._listing([session.row() for session in chosen])
+
+    async def _list_detailed(self, sessions: list[Session]) -> object:
+        rows: dict[str, dict[str, Any]] = {}
+
+        async def look(session: Session) -> None:
+            rows[session.id] = session.row(await self._look(session))
+
+        async with trio.open_nursery() as nursery:
+            for session in sessions:
+                nursery.start_soon(look, session)
+        return self._listing([rows[session.id] for session in sessions])
+
+    def _listing(self, rows: list[dict[str, Any]]) -> object:
+        registry = self._context.registry
+        return {
+            "instance_id": self._context.identity.instance_id,
+            "complete": registry.is_complete,
+            "sessions": rows,
+        }
+
+    async def _look(self, session: Session) -> Body:
+        """Ask what a session runs; an empty answer when nobody can tell."""
+        if not session.is_linked or not session.is_living:
+            return {"processes": 0} if not session.is_living else {}
+        try:
+            return await session.ask({"do": "look"}, LOOK_DEADLINE_S)
+        except PtydError:
+            return {}
+
+    async def _get(self, client: Client, msgid: int | None, request: messages.SessionGet) -> object:
+        session = self._context.registry.get(request.id)
+        return session.row(await self._look(session))
+
+    async def _update(self, client: Client, msgid: int | None, request: messages.SessionUpdate) -> object:
+        session = self._context.registry.get(request.id)
+        if request.name and any(
+            o.name == request.name and o is not session for o in self._context.registry.living()
+        ):
+            raise PtydError(Code.NAME_TAKEN, f"a living session is named {request.name}; see: ptyd ls")
+        name = session.name if request.name is None else (request.name or None)
+        labels = session.labels if request.labels is None else dict(request.labels)
+        await session.ask({"do": "update", "name": name, "labels": labels})
+        session.record = {**session.record, "name": name, "labels": labels}
+        self._context.events.emit("session.updated", session.id, name=name, labels=labels)
+        return session.row()
+
+    def _forget(self, client: Client, msgid: int | None, request: messages.SessionForget) -> object:
+        session = self._context.registry.get(request.id)
+        if session.is_living:
+            raise PtydError(
+                Code.STILL_RUNNING,
+                f"session {session.id} is living; end it first: ptyd kill {session.id}",
+            )
+        self._context.registry.forget(session)
+        return {}
+
+    def table(self) -> Table:
+        return {
+            messages.SessionSpawn: self._spawn,
+            messages.SessionList: self._list,
+            messages.SessionGet: self._get,
+            messages.SessionUpdate: self._update,
+            messages.SessionForget: self._forget,
+        }

@@ -1,0 +1,62 @@
+"""The daemon's log: JSON lines in a bounded file, or readable lines on stderr in the foreground.
+
+Owns `daemon.log` and its one predecessor. Never logs environments, input, output or marks.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Any
+
+import structlog
+
+from ptyd import paths
+
+MAX_LOG_BYTES = 1 << 20  # then it becomes daemon.log.1, replacing the one before
+
+
+class BoundedFile:
+    """A text file in the runtime directory that starts anew when it has grown enough."""
+
+    def __init__(self, dir_fd: int, name: str) -> None:
+        self._dir_fd = dir_fd
+        self._name = name
+        self._fd = self._open()
+
+    def _open(self) -> int:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(self._name, flags, 0o600, dir_fd=self._dir_fd)
+
+    def write(self, text: str) -> None:
+        try:
+            if os.fstat(self._fd).st_size >= MAX_LOG_BYTES:
+                os.rename(self._name, f"{self._name}.1", src_dir_fd=self._dir_fd, dst_dir_fd=self._dir_fd)
+                os.close(self._fd)
+                self._fd = self._open()
+            os.write(self._fd, text.encode(errors="replace"))
+        except OSError:
+            return  # a full disk must not take the daemon down; what is lost is only a line
+
+    def flush(self) -> None:
+        """Nothing is kept back."""
+
+
+def set_up_log(runtime: paths.Runtime, level: str, foreground: bool) -> None:
+    """Send structlog's lines to where they belong."""
+    output: Any = sys.stderr if foreground else BoundedFile(runtime.fd, paths.LOG)
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer(colors=False) if foreground else structlog.processors.JSONRenderer()
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(file=output),
+        cache_logger_on_first_use=True,
+    )

@@ -1,0 +1,69 @@
+"""The data plane: one persistent, level-triggered epoll set with plain callbacks.
+
+Owns the epoll set; trio waits on it as one descriptor. Registering with trio at every wait, and a task
+for every session and client, would be most of the cost of a keystroke; this way a burst is one wake-up
+however many descriptors it touches. Callbacks never block and never raise: whoever registers one catches
+what is its own.
+
+A callback that has more to do than is fair puts itself in the queue for the next turn, so that one busy
+session cannot hold up another's echo.
+"""
+
+from __future__ import annotations
+
+import select
+from collections import deque
+from collections.abc import Callable
+
+import trio
+
+Callback = Callable[[int], None]
+EVENTS_PER_POLL = 256
+TURNS_PER_WAKE = 8  # before other trio tasks get to run
+
+
+class Poller:
+    """Descriptors and what to call when they are ready."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._callbacks: dict[int, Callback] = {}
+        self._again: deque[Callable[[], None]] = deque()
+
+    def add(self, fd: int, mask: int, callback: Callback) -> None:
+        self._callbacks[fd] = callback
+        self._epoll.register(fd, mask)
+
+    def change(self, fd: int, mask: int) -> None:
+        self._epoll.modify(fd, mask)
+
+    def remove(self, fd: int) -> None:
+        del self._callbacks[fd]
+        self._epoll.unregister(fd)
+
+    def later(self, work: Callable[[], None]) -> None:
+        """Run `work` in the next turn, after everything that is ready now."""
+        self._again.append(work)
+
+    async def run(self) -> None:
+        """Serve for ever."""
+        while True:
+            if self._again:
+                await trio.lowlevel.checkpoint()
+            else:
+                await trio.lowlevel.wait_readable(self._epoll.fileno())
+            for _ in range(TURNS_PER_WAKE):
+                if not self._turn():
+                    break
+
+    def _turn(self) -> bool:
+        """Serve what is ready; tell whether there was anything."""
+        again, self._again = self._again, deque()
+        events = self._epoll.poll(0, EVENTS_PER_POLL)
+        for fd, mask in events:
+            # An earlier callback of this batch may have removed it.
+            if callback := self._callbacks.get(fd):
+                callback(mask)
+        for work in again:
+            work()
+        return bool(events or again)

@@ -1,0 +1,367 @@
+"""The registry: every session of this runtime directory, by id and by name.
+
+Owns the table of sessions, their births and ends in it, and what is kept of the ended ones. All that it
+knows it can learn again from the runtime directory: a daemon that dies takes nothing along.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import time
+from collections.abc import Awaitable, Callable, Iterator
+
+import structlog
+import trio
+
+from ptyd import paths, records
+from ptyd.daemon import adoption
+from ptyd.daemon.config import Config
+from ptyd.daemon.environment import program_cwd, program_env
+from ptyd.daemon.events import EventLog
+from ptyd.daemon.fences import Fences
+from ptyd.daemon.poller import Poller
+from ptyd.daemon.session import Session
+from ptyd.daemon.zygote_link import ZygoteLink
+from ptyd.protocol.errors import Code, PtydError
+from ptyd.protocol.messages import SessionSpawn
+from ptyd.protocol.states import SessionState
+from ptyd.shim import procs
+from ptyd.shim.link import Body, Link
+
+log = structlog.get_logger()
+
+BIRTH_DEADLINE_S = 30.0  # a program on a filesystem that hangs; its session stays `starting` meanwhile
+LINGERING_SHIMS = 64  # ended sessions whose whole ring is kept readable; the oldest give way
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class Registry:
+    """The table of sessions."""
+
+    def __init__(
+        self,
+        runtime: paths.Runtime,
+        config: Config,
+        poller: Poller,
+        events: EventLog,
+        nursery: trio.Nursery,
+    ) -> None:
+        self.sessions: dict[str, Session] = {}
+        self.fences = Fences(runtime.sessions_fd, now_ms)
+        self.zygote: ZygoteLink | None = None
+        self.unreadable: set[str] = set()
+        self.on_adopted: Callable[[Session], Awaitable[None]] | None = None
+        self.progress = trio.Event()
+        self._runtime = runtime
+        self.config = config
+        self._poller = poller
+        self._events = events
+        self._nursery = nursery
+        self._boot_id = procs.boot_id()
+
+    # -- looking up ------------------------------------------------------------------------------------
+
+    def find(self, id_or_name: str) -> Session | None:
+        """Find by id, then by the name of a living session, then by that of the newest ended one."""
+        if session := self.sessions.get(id_or_name):
+            return session
+        named = [session for session in self.sessions.values() if session.name == id_or_name]
+        return max(
+            named,
+            key=lambda session: (session.is_living, session.record["created_at_ms"]),
+            default=None,
+        )
+
+    def get(self, id_or_name: str) -> Session:
+        """Find a session.
+
+        Raises:
+            PtydError: `not_found`.
+        """
+        if session := self.find(id_or_name):
+            return session
+        raise PtydError(Code.NOT_FOUND, f"no session {id_or_name}; see: ptyd ls --all")
+
+    def select(self, labels: dict[str, str]) -> list[Session]:
+        return [s for s in self.sessions.values() if labels.items() <= s.labels.items()]
+
+    @property
+    def is_complete(self) -> bool:
+        return not self.unreadable and all(session.is_resolved for session in self.sessions.values())
+
+    def living(self) -> Iterator[Session]:
+        return (session for session in self.sessions.values() if session.is_living)
+
+    # -- birth -----------------------------------------------------------------------------------------
+
+    async def spawn(self, request: SessionSpawn) -> Session:
+        """Start a session and wait until its program runs.
+
+        Cancellation: the session goes on being born; a list shows it.
+
+        Raises:
+            PtydError: every way in which a spawn can be refused or fail.
+        """
+        session_id = request.id or _fresh_id(self.sessions)
+        self._check_spawn(session_id, request)
+        record = self._record(session_id, request)
+        session = Session(record, self._poller, self._changed)
+        self._make_way(session_id)
+        self.sessions[session_id] = session
+        try:
+            self._fork(session, request)
+        except (PtydError, OSError) as err:
+            self._drop(session)
+            raise err if isinstance(err, PtydError) else _no_descriptors(err) from err
+        with trio.move_on_after(BIRTH_DEADLINE_S):
+            await session.born.wait()
+        return self._born(session)
+
+    def _check_spawn(self, session_id: str, request: SessionSpawn) -> None:
+        self.fences.check(session_id, request.generation)
+        existing = self.sessions.get(session_id)
+        if existing is not None and existing.is_living:
+            raise PtydError(
+                Code.EXISTS,
+                f"session {session_id} is living; attach to it: ptyd attach {session_id}",
+            )
+        if existing is not None and existing.generation >= request.generation:
+            message = f"session {session_id} has ended; forget it first, or ask for generation {existing.generation + 1}"
+            raise PtydError(Code.EXISTS, message, generation=existing.generation)
+        if request.name and any(session.name == request.name for session in self.living()):
+            raise PtydError(Code.NAME_TAKEN, f"a living session is named {request.name}; see: ptyd ls")
+        if sum(1 for _ in self.living()) >= self.config.max_sessions:
+            raise PtydError(
+                Code.TOO_MANY_SESSIONS, f"{self.config.max_sessions} sessions live; end some first"
+            )
+
+    def _record(self, session_id: str, request: SessionSpawn) -> Body:
+        return {
+            "id": session_id,
+            "generation": request.generation,
+            "mark": secrets.token_hex(16),
+            "argv": [_text(word) for word in request.argv],
+            "cwd": program_cwd(request.cwd),
+            "rows": request.rows,
+            "cols": request.cols,
+            "name": request.name or None,
+            "labels": dict(request.labels or {}),
+            "scrollback_bytes": request.scrollback_bytes,
+            "on_leader_exit": request.on_leader_exit,
+            "created_at_ms": now_ms(),
+        }
+
+    def _fork(self, session: Session, request: SessionSpawn) -> None:
+        record = session.record
+        given = {_text(key): _text(value) for key, value in (request.env or {}).items()}
+        marks = {
+            "PTYD_SESSION": session.id,
+            "PTYD_MARK": record["mark"],
+            "PTYD_RUNTIME_DIR": self._runtime.path,
+        }
+        spec = {
+            **record,
+            "env": program_env(given) | marks,
+            "ring_linger_s": self.config.ring_linger_s,
+        }
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            try:
+                assert self.zygote is not None
+                self.zygote.fork_shim(session.id, spec, theirs)
+            except BaseException:
+                ours.close()
+                raise
+        session.connect(Link(ours))
+
+    def _make_way(self, session_id: str) -> None:
+        """Remove the ended predecessor's record, so that the shim can create its own and nobody else's."""
+        if predecessor := self.sessions.get(session_id):
+            self.forget(predecessor)
+
+    def _born(self, session: Session) -> Session:
+        if session.failure is not None:
+            raise session.failure
+        if session.facts:
+            return session
+        if session.is_linked:
+            raise PtydError(
+                Code.BUSY, f"session {session.id} is still starting; see: ptyd inspect {session.id}"
+            )
+        if session.state is SessionState.STARTING:
+            raise PtydError(Code.SPAWN_FAILED, "the shim died before the program was started; nothing runs")
+        return session
+
+    # -- change ----------------------------------------------------------------------------------------
+
+    def _changed(self, session: Session, before: Body) -> None:
+        """A session's facts or link changed: say so, and follow up."""
+        facts = session.facts
+        if facts and not before:
+            self._events.emit(
+                "session.spawned", session.id, generation=session.generation, pid=facts.get("pid")
+            )
+        if facts.get("exit") and not before.get("exit"):
+            self._events.emit("session.exited", session.id, exit=facts["exit"])
+        if facts.get("killing") and not before.get("killing"):
+            self._events.emit("session.killing", session.id)
+        if facts.get("ended") and not before.get("ended"):
+            self._events.emit("session.ended", session.id, exit=facts.get("exit"), proof=facts.get("proof"))
+            self._nursery.start_soon(self._settle_end, session)
+        if not session.is_linked:
+            self._link_lost(session)
+        self._note_progress()
+
+    def _note_progress(self) -> None:
+        self.progress.set()
+        self.progress = trio.Event()
+
+    def _link_lost(self, session: Session) -> None:
+        if session.failure is not None:
+            self._drop(session)  # it never ran, and its shim has said so
+        elif session.is_living:
+            self._nursery.start_soon(self._look_again, session)
+
+    async def _look_again(self, session: Session) -> None:
+        """A link broke: the shim died, or dropped us; its record and its pid tell which."""
+        try:
+            record = records.read_record(self._runtime.sessions_fd, session.id)
+        except records.RecordError as err:
+            log.warning("record", error=str(err))
+            record = session.record
+        if record is None:
+            self._drop(session)
+            return
+        session.record = {
+            **session.record,
+            **{k: record[k] for k in ("shim_pid", "shim_start", "boot_id")},
+        }
+        await adoption.adopt(self._runtime, session)
+        if session.state is SessionState.UNSUPERVISED:
+            self._events.emit("session.unsupervised", session.id)
+            log.warning("shim lost", session=session.id)
+
+    async def _settle_end(self, session: Session) -> None:
+        """Keep ended sessions within their bounds."""
+        ended = [s for s in self.sessions.values() if not s.is_living]
+        lingering = [s for s in ended if s.is_linked and s is not session]
+        for old in lingering[: max(0, len(lingering) - LINGERING_SHIMS + 1)]:
+            self._dismiss(old)
+        self.expire()
+
+    def _dismiss(self, session: Session) -> None:
+        """Tell the shim of an ended session that nobody needs its ring any more."""
+        try:
+            session.post({"do": "leave"})
+        except PtydError:
+            return
+
+    def expire(self) -> None:
+        """Forget the ended sessions that are too old or too many."""
+        ended = sorted(
+            (s for s in self.sessions.values() if not s.is_living),
+            key=lambda s: s.fact("ended_at_ms") or 0,
+        )
+        limit = now_ms() - self.config.keep_ended_s * 1000
+        surplus = len(ended) - self.config.keep_ended
+        for index, session in enumerate(ended):
+            if index < surplus or (session.fact("ended_at_ms") or 0) < limit:
+                self.forget(session)
+        self.fences.expire(lambda session_id: session_id in self.sessions)
+
+    def forget(self, session: Session) -> None:
+        """Drop an ended session: its record, its ring, its shim."""
+        self._dismiss(session)
+        records.remove(self._runtime.sessions_fd, session.id + records.RECORD_SUFFIX)
+        records.remove(self._runtime.sessions_fd, session.id + records.SOCKET_SUFFIX)
+        self._drop(session)
+        self._events.emit("session.forgotten", session.id)
+
+    def _drop(self, session: Session) -> None:
+        if self.sessions.get(session.id) is session:
+            del self.sessions[session.id]
+        session.disconnect()
+        session.born.set()
+        self._note_progress()
+
+    # -- finding what is there -------------------------------------------------------------------------
+
+    def load(self) -> None:
+        """List the runtime directory once and begin to adopt what it holds."""
+        listing = records.list_sessions(self._runtime.sessions_fd)
+        for complaint in self.fences.load(listing.fences):
+            log.error("fence", error=complaint)
+        for draft in listing.drafts:
+            if procs.read_stat(records.draft_writer(draft)) is None:
+                records.remove(self._runtime.sessions_fd, draft)
+        for session_id in listing.records:
+            self.notice(session_id)
+
+    def notice(self, session_id: str) -> None:
+        """A record was seen: take it in, unless it is known."""
+        try:
+            record = records.read_record(self._runtime.sessions_fd, session_id)
+        except records.RecordError as err:
+            log.error("record", error=str(err))
+            self.unreadable.add(session_id)
+            return
+        self.unreadable.discard(session_id)
+        known = self.sessions.get(session_id)
+        if record is None:
+            return
+        if known is not None:
+            if record.get("ended") and known.is_living and not known.is_linked:
+                known.take_end(record)
+            return
+        session = self.sessions[session_id] = Session(record, self._poller, self._changed)
+        if end := (record if record.get("ended") else adoption.end_by_reboot(record, self._boot_id)):
+            session.take_end(end)
+        else:
+            self._nursery.start_soon(self._adopt, session)
+
+    async def _adopt(self, session: Session) -> None:
+        await adoption.adopt(self._runtime, session)
+        await session.born.wait() if session.is_linked else None
+        self._note_progress()
+        if self.on_adopted is not None:
+            await self.on_adopted(session)
+
+    async def settle(self) -> None:
+        """Wait until every session is resolved, or no more seem to be about to be."""
+        while not self.is_complete:
+            with trio.move_on_after(adoption.SETTLE_S) as scope:
+                await self.progress.wait()
+            if scope.cancelled_caught:
+                return
+
+    def unsupervised_ended(self, session_id: str) -> None:
+        """The zygote says that nobody is left of a session without a shim."""
+        self.notice(session_id)
+        if session := self.sessions.get(session_id):
+            session.tell_followers()
+
+    def socket_vanished(self, session_id: str) -> None:
+        """Somebody removed a shim's socket file: have it bound again."""
+        session = self.sessions.get(session_id)
+        if session is not None and session.is_living:
+            session.send_bind()
+
+
+def _no_descriptors(err: OSError) -> PtydError:
+    return PtydError(
+        Code.SPAWN_FAILED, f"cannot start a session: {err.strerror}; end some, or raise ulimit -n"
+    )
+
+
+def _fresh_id(taken: dict[str, Session]) -> str:
+    while (fresh := secrets.token_hex(4)) in taken:
+        pass
+    return fresh
+
+
+def _text(value: bytes | str) -> str:
+    return value if isinstance(value, str) else value.decode("utf-8", "surrogateescape")

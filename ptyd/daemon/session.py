@@ -1,0 +1,417 @@
+"""One session as the daemon sees it: its record, its shim's facts, its link and its ring.
+
+Owns the daemon's end of the link and the mapping of the ring. Every fact in here is the shim's or the
+record's; this module derives the state from them by the one table and invents nothing.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import select
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import trio
+
+from ptyd import records
+from ptyd.daemon.poller import Poller
+from ptyd.protocol.errors import Code, PtydError
+from ptyd.protocol.states import SessionEvent, SessionState, next_state
+from ptyd.ring import RingReader
+from ptyd.shim.link import (
+    BIND_MESSAGE,
+    Body,
+    Kind,
+    Link,
+    LinkClosed,
+    Verdict,
+    pack_credit,
+    pack_input,
+    pack_json,
+    unpack_json,
+    unpack_taken,
+)
+
+MESSAGES_PER_TURN = 32  # of one link; wake-ups pile up while we are busy, and one look serves them all
+ASK_DEADLINE_S = 5.0
+INPUT_MESSAGES_QUEUED = 64  # input that the link itself cannot take just now; more is answered input_full
+SHELLS = frozenset(
+    {"sh", "bash", "zsh", "fish", "dash", "ksh", "mksh", "tcsh", "csh", "nu", "xonsh", "elvish"}
+)
+BUSY_OUTPUT_MS = 10_000
+
+
+class Output(Protocol):
+    """Where output can be read: the living ring, or the tail that a record keeps."""
+
+    capacity: int
+
+    @property
+    def head(self) -> int: ...
+    @property
+    def start(self) -> int: ...
+    def read(self, offset: int, limit: int) -> tuple[int, bytes]: ...
+
+
+class Tail:
+    """What an exit record keeps of the output, read like a ring."""
+
+    def __init__(self, data: bytes, end_offset: int) -> None:
+        self._data = data
+        self.capacity = len(data)
+        self.head = end_offset
+        self.start = end_offset - len(data)
+
+    def read(self, offset: int, limit: int) -> tuple[int, bytes]:
+        offset = max(offset, self.start)
+        at = offset - self.start
+        return offset, self._data[at : at + limit]
+
+
+class Follower(Protocol):
+    """Somebody who wants to know when a session's output, facts or input room change."""
+
+    def session_changed(self) -> None: ...
+
+
+Answer = Callable[[Body | None], None]  # None: the link broke before the answer came
+
+
+class Session:
+    """A session; `record` holds what never changes, `facts` what the shim said last."""
+
+    def __init__(self, record: Body, poller: Poller, on_change: Callable[[Session, Body], None]) -> None:
+        self.id: str = record["id"]
+        self.record = record
+        self.facts: Body = {}
+        self.state = SessionState.STARTING
+        self.followers: set[Follower] = set()
+        self.attached = 0
+        self.is_resolved = False
+        self.output: Output | None = None
+        self.born = trio.Event()
+        self.room = trio.Event()  # the shim's input queue, which refused, has room again
+        self.failure: PtydError | None = None
+        self._poller = poller
+        self._on_change = on_change
+        self._link: Link | None = None
+        self._mask = select.EPOLLIN
+        self._next_seq = 0
+        self._answers: dict[int, Answer] = {}
+        self._inputs: dict[int, Callable[[Verdict | None], None]] = {}
+        self._memory: mmap.mmap | None = None
+
+    # -- facts -----------------------------------------------------------------------------------------
+
+    @property
+    def generation(self) -> int:
+        return int(self.record["generation"])
+
+    @property
+    def name(self) -> str | None:
+        name = self.record.get("name")
+        return str(name) if name else None
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return dict(self.record.get("labels") or {})
+
+    @property
+    def is_living(self) -> bool:
+        return self.state is not SessionState.EXITED
+
+    @property
+    def is_linked(self) -> bool:
+        return self._link is not None
+
+    @property
+    def exit(self) -> dict[str, int] | None:
+        found: dict[str, int] | None = self.facts.get("exit", self.record.get("exit"))
+        return found
+
+    def fact(self, key: str) -> Any:
+        return self.facts.get(key, self.record.get(key))
+
+    def move(self, event: SessionEvent) -> None:
+        self.state = next_state(self.state, event)
+
+    def take_facts(self, facts: Body) -> None:
+        """Take over what the shim says and move through the states it implies."""
+        before, self.facts = self.facts, facts
+        self.is_resolved = True
+        if not before:
+            self.move(SessionEvent.FORKED)
+        if facts.get("exit") and not before.get("exit"):
+            self.move(SessionEvent.LEADER_EXITED)
+        if facts.get("killing") and not before.get("killing"):
+            self.move(SessionEvent.KILL_REQUESTED)
+        if facts.get("ended"):
+            self.move(SessionEvent.PROVEN_DEAD)
+        self._on_change(self, before)
+        self.born.set()
+
+    def take_end(self, record: Body) -> None:
+        """Take over an exit record, found at start or written by the zygote."""
+        before = self.facts
+        end_offset = record.get("end_offset", self.output.head if self.output else 0)
+        keys = ("exit", "proof", "ended_at_ms", "pid", "pid_start", "rows", "cols")
+        self.record = {**record, "tail": None}
+        self.facts = {
+            **before,
+            **{key: record.get(key) for key in keys},
+            "ended": True,
+            "killing": False,
+        }
+        self.facts |= {
+            "end_offset": end_offset,
+            "exit_offset": record.get("exit_offset") or end_offset,
+        }
+        if self.output is None:
+            self.output = Tail(records.record_tail(record), end_offset)
+        self.is_resolved = True
+        self.move(SessionEvent.PROVEN_DEAD)
+        self._on_change(self, before)
+        self.born.set()
+
+    # -- the link --------------------------------------------------------------------------------------
+
+    def connect(self, link: Link) -> None:
+        """Start listening to the shim at the other end of `link`."""
+        self._link = link
+        self._poller.add(link.fileno(), select.EPOLLIN, self._ready)
+
+    def _ready(self, mask: int) -> None:
+        link = self._link
+        assert link is not None
+        try:
+            if mask & select.EPOLLOUT:
+                link.flush()
+                self._want_write(link.wants_write)
+            for _ in range(MESSAGES_PER_TURN):
+                if (got := self._receive(link)) is None:
+                    break
+                self._take(*got)
+        except (LinkClosed, ValueError, KeyError, TypeError):
+            self._link_lost()
+        self.tell_followers()
+
+    def _receive(self, link: Link) -> tuple[bytes, list[int]] | None:
+        if self._memory is None:
+            return link.receive_with_fds()
+        message = link.receive()
+        return None if message is None else (message, [])
+
+    def _take(self, message: bytes, fds: list[int]) -> None:
+        match message[0]:
+            case Kind.STATE:
+                if fds:
+                    self._map(fds)
+                self.take_facts(unpack_json(message))
+            case Kind.TAKEN:
+                seq, verdict = unpack_taken(message)
+                self._inputs.pop(seq, _ignore)(verdict)
+            case Kind.ANSWER:
+                body = unpack_json(message)
+                self._answers.pop(body["seq"], _ignore)(body)
+            case Kind.ROOM:
+                self.room.set()
+                self.room = trio.Event()
+            case Kind.FAILED:
+                body = unpack_json(message)
+                self.failure = PtydError(Code(body["code"]), body["message"])
+
+    def _map(self, fds: list[int]) -> None:
+        size = os.fstat(fds[0]).st_size
+        if self._memory is None:
+            self._memory = mmap.mmap(fds[0], size, prot=mmap.PROT_READ)
+            self.output = RingReader(memoryview(self._memory))
+        for fd in fds:
+            os.close(fd)
+
+    def _want_write(self, wanted: bool) -> None:
+        mask = select.EPOLLIN | (select.EPOLLOUT if wanted else 0)
+        if self._link is not None and mask != self._mask:
+            self._mask = mask
+            self._poller.change(self._link.fileno(), mask)
+
+    def _link_lost(self) -> None:
+        self.disconnect()
+        self.born.set()
+        for answer in [*self._answers.values()]:
+            answer(None)
+        for verdict in [*self._inputs.values()]:
+            verdict(None)
+        self._answers.clear()
+        self._inputs.clear()
+        self._on_change(self, self.facts)
+
+    def disconnect(self) -> None:
+        if self._link is not None:
+            self._poller.remove(self._link.fileno())
+            self._link.close()
+            self._link = None
+            self._mask = select.EPOLLIN
+
+    def release_ring(self) -> None:
+        """Give the ring's memory back; what is left to read is what the record keeps."""
+        memory, self._memory = self._memory, None
+        if memory is not None and isinstance(self.output, RingReader):
+            self.output.release()
+            memory.close()
+            self.output = None
+
+    def tell_followers(self) -> None:
+        for follower in list(self.followers):
+            follower.session_changed()
+
+    # -- asking the shim -------------------------------------------------------------------------------
+
+    def _send(self, message: bytes) -> bool:
+        if self._link is None:
+            return False
+        try:
+            sent = self._link.send(message)
+        except LinkClosed:
+            return False  # its end of file comes as an event, and is dealt with there
+        self._want_write(self._link.wants_write)
+        return sent
+
+    def send_input(self, data: bytes, on_verdict: Callable[[Verdict | None], None] | None) -> None:
+        """Pass input on; `on_verdict` gets what became of it (None: not known, the link broke).
+
+        Without `on_verdict` nothing is answered and only a refusal comes back, to nobody.
+        """
+        seq = self._sequence()
+        if on_verdict is not None:
+            self._inputs[seq] = on_verdict
+        if not self._send(pack_input(seq, True, data)) and on_verdict is not None:
+            del self._inputs[seq]
+            on_verdict(None if self._link is None else Verdict.FULL)
+
+    def send_credit(self, offset: int, ms: int) -> None:
+        self._send(pack_credit(offset, ms))
+
+    def send_bind(self) -> None:
+        self._send(BIND_MESSAGE)
+
+    def post(self, body: Body) -> Pending:
+        """Send a question now, so that it keeps its place among inputs; the answer is awaited after.
+
+        Raises:
+            PtydError: there is no living shim to send it to.
+        """
+        pending = Pending(self)
+        seq = self._sequence()
+        self._answers[seq] = pending.settle
+        if not self._send(pack_json(Kind.ASK, {**body, "seq": seq})):
+            del self._answers[seq]
+            raise self.gone()
+        return pending
+
+    async def ask(self, body: Body, deadline_s: float = ASK_DEADLINE_S) -> Body:
+        """Ask the shim and wait for its answer; raises like `post` and `Pending.answer`."""
+        return await self.post(body).answer(deadline_s)
+
+    def gone(self) -> PtydError:
+        """The error for what only a living shim could do."""
+        if self.state is SessionState.EXITED:
+            return PtydError(Code.ENDED, f"session {self.id} has ended; its output: ptyd logs {self.id}")
+        if self.state is SessionState.UNSUPERVISED:
+            return PtydError(
+                Code.UNSUPERVISED, f"session {self.id} lost its shim; end it: ptyd kill {self.id}"
+            )
+        return PtydError(Code.BUSY, f"the shim of session {self.id} has not reported yet; try again")
+
+    def _sequence(self) -> int:
+        self._next_seq = (self._next_seq + 1) & 0xFFFFFFFF
+        return self._next_seq
+
+    # -- as the wire shows it --------------------------------------------------------------------------
+
+    def row(self, look: Body | None = None) -> dict[str, Any]:
+        """Return the session as protocol.md describes it; `look` is the shim's answer to a detailed one."""
+        now_ms = time.time_ns() // 1_000_000
+        output = self.output
+        quiet_ms = self.quiet_ms()
+        created_at_ms = self.record["created_at_ms"]
+        return {
+            "id": self.id,
+            "generation": self.generation,
+            "name": self.name,
+            "state": self.state.value,
+            "argv": self.record["argv"],
+            "cwd": self.record["cwd"],
+            "pid": self.fact("pid"),
+            "pid_start": self.fact("pid_start"),
+            "rows": self.fact("rows"),
+            "cols": self.fact("cols"),
+            "labels": self.record.get("labels") or {},
+            "created_at_ms": created_at_ms,
+            "age_ms": max(0, now_ms - created_at_ms),
+            "attached": self.attached,
+            "output_offset": output.head if output else 0,
+            "scrollback_start": output.start if output else 0,
+            "last_output_age_ms": quiet_ms,
+            "foreground": look.get("foreground") if look else None,
+            "busy": self._is_busy(look, quiet_ms) if look is not None else None,
+            "processes": look.get("processes") if look else None,
+            "exit": self.exit,
+            "proof": self.fact("proof"),
+            "ended_at_ms": self.fact("ended_at_ms"),
+        }
+
+    def quiet_ms(self) -> int | None:
+        """How long ago output came, in ms; None when none ever did, or nobody knows."""
+        last = self.output.last_output_ms if isinstance(self.output, RingReader) else 0
+        return max(0, time.monotonic_ns() // 1_000_000 - last) if last else None
+
+    def _is_busy(self, look: Body, quiet_ms: int | None) -> bool:
+        """Not knowing counts as busy."""
+        if self.state is SessionState.EXITED:
+            return False
+        foreground = look.get("foreground")
+        is_idle = (
+            foreground is not None
+            and foreground["pgid"] == self.fact("pid")
+            and not self.attached
+            and (quiet_ms is None or quiet_ms > BUSY_OUTPUT_MS)
+            and os.path.basename(self.record["argv"][0]).lstrip("-") in SHELLS
+        )
+        return not is_idle
+
+
+class Pending:
+    """A question that was sent to the shim."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._done = trio.Event()
+        self._body: Body | None = None
+
+    def settle(self, body: Body | None) -> None:
+        self._body = body
+        self._done.set()
+
+    async def answer(self, deadline_s: float = ASK_DEADLINE_S) -> Body:
+        """Wait for the answer.
+
+        Raises:
+            PtydError: `unsupervised` or `ended` when the shim is gone, `busy` when it does not answer in
+                time, `spawn_failed` and its like when the program never ran, `no_space` when it could not.
+        """
+        with trio.move_on_after(deadline_s):
+            await self._done.wait()
+        session = self._session
+        if not self._done.is_set():
+            raise PtydError(Code.BUSY, f"the shim of session {session.id} does not answer; try again")
+        if self._body is None:
+            raise session.failure or session.gone()
+        if error := self._body.get("error"):
+            raise PtydError(Code.NO_SPACE, f"session {session.id}: {error}")
+        return self._body
+
+
+def _ignore(_: Any) -> None:
+    """An answer that nobody waits for any more."""

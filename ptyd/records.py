@@ -1,0 +1,174 @@
+"""The session's record: the small file that is the truth about one session.
+
+Owns the three files a session can have in `sessions/`: `ID.json` (birth, replaced by the exit record),
+`ID.fence` (a kill's intent, and the refusal of late spawns) and the name of its link socket. Never
+decides anything and never guesses: a file that cannot be read is reported as such.
+
+Who writes what, so that no lock is needed:
+  - `ID.json` is created by the shim with link(2), which fails when it exists, *before* the program is
+    forked; after that only the same shim replaces it (the zygote, once that shim is gone). The daemon
+    removes it, and only when it shows an end.
+  - `ID.fence` is written by the daemon alone (there is one, by flock) and its generation only rises.
+The daemon writes the fence and then looks for the record; the shim writes the record and then looks
+for the fence. Whatever the order, at least one of them sees the other.
+
+Standard library only: every shim imports this.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import errno
+import json
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+RECORD_SUFFIX = ".json"
+FENCE_SUFFIX = ".fence"
+SOCKET_SUFFIX = ".sock"
+TAIL_BYTES = 4096  # of output kept in the exit record: a screenful, small beside a tmpfs
+MAX_RECORD_BYTES = 4 << 20  # argv and labels are bounded far below this
+
+Fields = dict[str, Any]
+
+
+class RecordError(Exception):
+    """A record cannot be read or does not say what a record must say."""
+
+
+class Fence(NamedTuple):
+    """A kill's intent: refuses spawns up to `generation`, and is carried on by the next daemon."""
+
+    generation: int
+    grace_ms: int
+    force: bool
+    at_ms: int
+
+
+def create_birth(dir_fd: int, session_id: str, fields: Mapping[str, Any]) -> None:
+    """Create the birth record.
+
+    Raises:
+        FileExistsError: the id has a record already, living or ended.
+        OSError: ENOSPC and its like; nothing is left behind.
+    """
+    draft = _write_draft(dir_fd, session_id, fields)
+    try:
+        os.link(draft, session_id + RECORD_SUFFIX, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+    finally:
+        os.unlink(draft, dir_fd=dir_fd)
+
+
+def replace_record(dir_fd: int, session_id: str, fields: Mapping[str, Any]) -> None:
+    """Replace the record by a newer one, whole or not at all."""
+    draft = _write_draft(dir_fd, session_id, fields)
+    os.rename(draft, session_id + RECORD_SUFFIX, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+
+
+def write_exit(dir_fd: int, session_id: str, fields: Mapping[str, Any], tail: bytes) -> None:
+    """Replace the record by its exit record, without the tail of output when space is short.
+
+    Raises:
+        OSError: not even the short one could be written; the birth record still stands.
+    """
+    with_tail = {**fields, "tail": base64.b64encode(tail).decode()}
+    try:
+        replace_record(dir_fd, session_id, with_tail)
+    except OSError as err:
+        if err.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        replace_record(dir_fd, session_id, fields)
+
+
+def read_record(dir_fd: int, session_id: str) -> Fields | None:
+    """Read a record; None when there is none.
+
+    Raises:
+        RecordError: there is one, and it cannot be understood.
+    """
+    return _read_json(dir_fd, session_id + RECORD_SUFFIX, ("id", "generation", "boot_id", "shim_pid"))
+
+
+def record_tail(fields: Mapping[str, Any]) -> bytes:
+    """Return the tail of output an exit record keeps."""
+    return base64.b64decode(fields.get("tail", ""))
+
+
+def write_fence(dir_fd: int, session_id: str, fence: Fence) -> None:
+    """Write the fence; the caller sees to it that its generation only rises."""
+    draft = _write_draft(dir_fd, session_id, fence._asdict())
+    os.rename(draft, session_id + FENCE_SUFFIX, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+
+
+def read_fence(dir_fd: int, session_id: str) -> Fence | None:
+    """Read a fence; None when there is none.
+
+    Raises:
+        RecordError: there is one, and it cannot be understood. Treat that as fenced.
+    """
+    fields = _read_json(dir_fd, session_id + FENCE_SUFFIX, Fence._fields)
+    return None if fields is None else Fence(**{name: fields[name] for name in Fence._fields})
+
+
+def remove(dir_fd: int, name: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=dir_fd)
+
+
+class Listing(NamedTuple):
+    """What lies in `sessions/`, by session id."""
+
+    records: list[str]
+    fences: list[str]
+    drafts: list[str]
+
+
+def list_sessions(dir_fd: int) -> Listing:
+    """List `sessions/` once."""
+    listing = Listing([], [], [])
+    for name in os.listdir(dir_fd):
+        if name.startswith("."):
+            listing.drafts.append(name)
+        elif name.endswith(RECORD_SUFFIX):
+            listing.records.append(name.removesuffix(RECORD_SUFFIX))
+        elif name.endswith(FENCE_SUFFIX):
+            listing.fences.append(name.removesuffix(FENCE_SUFFIX))
+    return listing
+
+
+def draft_writer(name: str) -> int:
+    """Return the pid that wrote the draft `name`, 0 when the name does not tell."""
+    pid = name.rpartition(".")[2]
+    return int(pid) if pid.isdecimal() else 0
+
+
+def _write_draft(dir_fd: int, session_id: str, fields: Mapping[str, Any]) -> str:
+    draft = f".{session_id}.{os.getpid()}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(draft, flags, 0o600, dir_fd=dir_fd)
+    try:
+        with open(fd, "w", encoding="ascii") as file:
+            json.dump(fields, file)
+    except BaseException:
+        os.unlink(draft, dir_fd=dir_fd)
+        raise
+    return draft
+
+
+def _read_json(dir_fd: int, name: str, required: tuple[str, ...]) -> Fields | None:
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=dir_fd)
+    except FileNotFoundError:
+        return None
+    except OSError as err:
+        raise RecordError(f"{name}: {err.strerror}") from err
+    try:
+        with open(fd, "rb") as file:
+            fields = json.loads(file.read(MAX_RECORD_BYTES))
+    except (OSError, ValueError) as err:
+        raise RecordError(f"{name}: {err}") from err
+    if not isinstance(fields, dict) or any(key not in fields for key in required):
+        raise RecordError(f"{name}: not a record of ours")
+    return fields

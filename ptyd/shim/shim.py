@@ -1,0 +1,335 @@
+"""The shim: the process that owns one session, for as long as anything of it lives.
+
+Owns the loop over PTY, children and links, and the session's record once it is born. It knows no client
+and no registry, and needs no daemon: without one it goes on draining.
+
+Standard library and ptyprocess only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import time
+
+from ptyd import records
+from ptyd.ring import RingWriter
+from ptyd.shim import procs
+from ptyd.shim.ending import Ending, KillResult, count_processes, describe_foreground
+from ptyd.shim.kill import signal_all
+from ptyd.shim.link import (
+    ROOM_MESSAGE,
+    VERSION,
+    Body,
+    Kind,
+    Link,
+    Verdict,
+    pack_json,
+    pack_taken,
+    unpack_credit,
+    unpack_input,
+    unpack_json,
+)
+from ptyd.shim.links import Links
+from ptyd.shim.spawn import Program, SpawnSpec
+from ptyd.shim.terminal import Terminal
+
+SOCKET_LOOK_S = 60.0  # how often a shim without a daemon looks whether its socket file is still there
+RECORD_RETRY_S = 1.0  # an exit record that could not be written (disk full) is tried again this often
+LEADER_EXIT_GRACE_S = 1.0  # of the kill that on_leader_exit asks for
+
+
+class Shim:
+    """One session's loop."""
+
+    def __init__(
+        self,
+        sessions_fd: int,
+        spec: SpawnSpec,
+        birth: Body,
+        memory_fd: int,
+        ring: RingWriter,
+        program: Program,
+        link: Link,
+    ) -> None:
+        self._sessions_fd = sessions_fd
+        self._spec = spec
+        self._record = birth
+        self._memory_fd = memory_fd
+        self._epoll = select.epoll()
+        self._terminal = Terminal(program, ring, self._epoll)
+        self._ending = Ending(program.pid)
+        stat = procs.read_stat(program.pid)
+        self._facts: Body = {
+            "version": VERSION,
+            "id": spec.id,
+            "generation": spec.generation,
+            "pid": program.pid,
+            "pid_start": stat.start_ticks if stat else 0,
+            "rows": spec.rows,
+            "cols": spec.cols,
+            "exit": None,
+            "exit_offset": None,
+            "killing": False,
+            "ended": False,
+        }
+        self._kill_askers: list[tuple[Link, int]] = []
+        self._result: KillResult | None = None
+        self._record_due_at: float | None = None
+        self._leave_at: float | None = None
+        self._socket_look_at = time.monotonic() + SOCKET_LOOK_S
+        self._links = Links(sessions_fd, spec.id, self._epoll, self._obey, self._link_gone)
+        self._children_fd = child_wakeups()
+        self._epoll.register(self._children_fd, select.EPOLLIN)
+        self._links.add(link)
+        self._send_state(link)
+
+    # -- the loop --------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Serve until the session has ended and its ring was readable for long enough."""
+        self._update_record({"pid": self._facts["pid"], "pid_start": self._facts["pid_start"]})
+        self._children_changed(time.monotonic())  # one may have died before we listened
+        while self._leave_at is None or time.monotonic() < self._leave_at:
+            for fd, mask in self._epoll.poll(self._timeout()):
+                self._serve(fd, mask)
+            self._act(time.monotonic())
+        self._links.remove_socket()
+
+    def _serve(self, fd: int, mask: int) -> None:
+        if fd == self._terminal.fileno():
+            self._serve_terminal(mask)
+        elif fd == self._children_fd:
+            os.read(self._children_fd, 4096)
+            self._children_changed(time.monotonic())
+        else:
+            self._links.serve(fd, mask)
+
+    def _serve_terminal(self, mask: int) -> None:
+        if mask & select.EPOLLOUT:
+            self._terminal.write_input()
+            if self._terminal.has_room_again():
+                self._links.tell(ROOM_MESSAGE)
+        if mask & ~select.EPOLLOUT and self._terminal.drain():
+            self._links.wake()
+        if self._terminal.is_limited:
+            self._terminal.update_interest()
+
+    def _timeout(self) -> float | None:
+        moments = [self._leave_at, self._record_due_at, self._ending.due_at]
+        if self._terminal.is_limited:
+            moments.append(self._terminal.limit_until)
+        if not self._links and self._leave_at is None:
+            moments.append(self._socket_look_at)
+        known = [moment for moment in moments if moment is not None]
+        return max(0.0, min(known) - time.monotonic()) if known else None
+
+    def _act(self, now: float) -> None:
+        """Do what has fallen due; almost always nothing."""
+        if self._terminal.is_limited and now >= self._terminal.limit_until:
+            self._terminal.lift_limit()
+        if self._ending.is_killing:
+            self._step_kill(now)
+        if self._record_due_at is not None and now >= self._record_due_at:
+            self._write_exit(now)
+        if not self._links and now >= self._socket_look_at:
+            self._socket_look_at = now + SOCKET_LOOK_S
+            self._links.ensure_socket()
+
+    # -- ending ----------------------------------------------------------------------------------------
+
+    def _children_changed(self, now: float) -> None:
+        self._ending.reap()
+        self._ending.nudge(now)
+        if self._ending.exit is not None and self._facts["exit"] is None:
+            self._leader_exited(now)
+        if self._ending.is_proven and not self._ending.is_killing and not self._facts["ended"]:
+            self._end(now)
+
+    def _leader_exited(self, now: float) -> None:
+        """Tell the leader's exit, after its output."""
+        if self._terminal.drain_all():
+            self._links.wake()
+        self._facts |= {"exit": self._ending.exit, "exit_offset": self._terminal.ring.head}
+        if self._ending.is_proven:
+            return  # the end follows at once, and tells this too
+        self._update_record({"exit": self._ending.exit})
+        self._tell_state()
+        if self._spec.on_leader_exit == "kill":
+            self._begin_kill(now, LEADER_EXIT_GRACE_S, False)
+
+    def _begin_kill(self, now: float, grace_s: float, force: bool) -> None:
+        self._ending.begin(now, grace_s, force)
+        self._terminal.lift_limit()
+        if not self._facts["killing"]:
+            self._facts["killing"] = True
+            self._tell_state()
+
+    def _step_kill(self, now: float) -> None:
+        self._ending.reap()
+        result = self._ending.step(now)
+        if self._ending.wants_hang_up:
+            self._terminal.hang_up()
+        if result is None:
+            return
+        self._result = result
+        if self._ending.is_proven:
+            self._end(now)
+        else:
+            self._answer_kill("unconfirmed")
+
+    def _end(self, now: float) -> None:
+        """Nobody is left: read what is left, and write it all down before anybody is told."""
+        if self._terminal.drain_all():
+            self._links.wake()
+        self._terminal.ring.end()
+        offset = self._terminal.ring.head
+        if self._facts["exit_offset"] is None:
+            self._facts |= {"exit": self._ending.exit, "exit_offset": offset}
+        self._facts |= {"ended": True, "killing": False, "proof": "echild", "end_offset": offset}
+        self._facts |= {"ended_at_ms": time.time_ns() // 1_000_000}
+        self._facts |= self._result_fields()
+        self._record_due_at = now
+        self._write_exit(now)
+
+    def _result_fields(self) -> Body:
+        result = self._result
+        if result is None:
+            return {"phase": None, "stragglers": [], "duration_ms": 0}
+        return {
+            "phase": result.phase,
+            "stragglers": result.stragglers,
+            "duration_ms": result.duration_ms,
+        }
+
+    def _write_exit(self, now: float) -> None:
+        keys = (
+            "exit",
+            "exit_offset",
+            "proof",
+            "end_offset",
+            "ended_at_ms",
+            "rows",
+            "cols",
+            "phase",
+            "stragglers",
+        )
+        fields = {**self._record, **{key: self._facts[key] for key in keys}, "ended": True}
+        tail = self._terminal.ring.tail(records.TAIL_BYTES)
+        try:
+            records.write_exit(self._sessions_fd, self._spec.id, fields, tail)
+        except OSError:
+            self._record_due_at = now + RECORD_RETRY_S
+            return
+        self._record_due_at = None
+        self._leave_at = now + self._spec.ring_linger_s
+        self._tell_state()
+        self._answer_kill("killed" if self._result else "already_exited")
+        self._terminal.hang_up()
+
+    def _answer_kill(self, outcome: str) -> None:
+        survivors = self._result.survivors if self._result else []
+        body = {"outcome": outcome, "survivors": survivors, **self._result_fields()}
+        for link, seq in self._kill_askers:
+            self._links.send(link, pack_json(Kind.ANSWER, {"seq": seq, **body}))
+        self._kill_askers.clear()
+
+    def _update_record(self, fields: Body) -> None:
+        self._record = {**self._record, **fields}
+        with contextlib.suppress(OSError):  # the birth record stands; the exit record repeats all of it
+            records.replace_record(self._sessions_fd, self._spec.id, self._record)
+
+    # -- what is asked ---------------------------------------------------------------------------------
+
+    def _link_gone(self, link: Link) -> None:
+        self._kill_askers = [asker for asker in self._kill_askers if asker[0] is not link]
+        if not self._links:
+            self._terminal.lift_limit()  # nobody is left who could renew it
+            self._socket_look_at = time.monotonic() + SOCKET_LOOK_S
+
+    def _send_state(self, link: Link) -> None:
+        self._links.send(link, pack_json(Kind.STATE, self._facts), (self._memory_fd,))
+
+    def _tell_state(self) -> None:
+        self._links.tell(pack_json(Kind.STATE, self._facts))
+
+    def _obey(self, link: Link, message: bytes) -> None:
+        match message[0]:
+            case Kind.INPUT:
+                seq, wants_answer, data = unpack_input(message)
+                verdict = Verdict.ENDED if self._facts["ended"] else self._terminal.accept(data)
+                if wants_answer or verdict is not Verdict.ACCEPTED:
+                    self._links.send(link, pack_taken(seq, verdict))
+            case Kind.CREDIT:
+                offset, ms = unpack_credit(message)
+                if not self._facts["killing"] and not self._facts["ended"]:
+                    self._terminal.set_limit(offset, time.monotonic() + ms / 1000)
+            case Kind.HELLO:
+                self._send_state(link)
+            case Kind.BIND:
+                self._links.ensure_socket()
+            case Kind.ASK:
+                self._do(link, unpack_json(message))
+
+    def _do(self, link: Link, ask: Body) -> None:
+        seq = int(ask["seq"])
+        if ask["do"] == "kill":
+            self._kill(link, seq, ask)
+            return
+        try:
+            answer = self._apply(ask)
+        except OSError as err:
+            answer = {"error": err.strerror}
+        self._links.send(link, pack_json(Kind.ANSWER, {"seq": seq, **answer}))
+
+    def _kill(self, link: Link, seq: int, ask: Body) -> None:
+        self._kill_askers.append((link, seq))
+        if not self._facts["ended"]:
+            now = time.monotonic()
+            self._begin_kill(now, ask["grace_ms"] / 1000, bool(ask["force"]))
+            self._step_kill(now)
+        elif self._record_due_at is None:
+            self._answer_kill("already_exited")
+
+    def _apply(self, ask: Body) -> Body:
+        match ask["do"]:
+            case "resize":
+                self._terminal.resize(ask["rows"], ask["cols"])
+                self._facts |= {"rows": ask["rows"], "cols": ask["cols"]}
+            case "signal":
+                return {"signalled": self._signal(int(ask["signal"]), ask["to"])}
+            case "update":
+                updated = {**self._record, "name": ask["name"], "labels": ask["labels"]}
+                records.replace_record(self._sessions_fd, self._spec.id, updated)
+                self._record = updated
+            case "look":
+                foreground = describe_foreground(self._terminal.foreground_pgid())
+                return {"foreground": foreground, "processes": count_processes()}
+            case "leave":
+                self._leave_at = time.monotonic() if self._facts["ended"] else None
+            case other:
+                return {"error": f"this shim (link version {VERSION}) cannot {other}"}
+        return {}
+
+    def _signal(self, number: int, to: str) -> int:
+        foreground = self._terminal.foreground_pgid()
+        tree = procs.Tree(os.getpid())
+
+        def belongs(stat: procs.Stat) -> bool:
+            if not tree.holds(stat):
+                return False
+            if to == "leader":
+                return stat.pid == int(self._facts["pid"])
+            return to == "all" or stat.pgid == foreground
+
+        return len(signal_all(tree.walk(), (signal.Signals(number),), belongs))
+
+
+def child_wakeups() -> int:
+    """Return a descriptor that turns readable when a child changes state."""
+    reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    return reader

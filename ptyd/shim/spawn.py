@@ -1,0 +1,183 @@
+"""Forking the program: a fresh PTY, a clean child, and an error that names the step that failed.
+
+Owns the only use of ptyprocess, and uses it only to spawn and to set the window size. Everything that
+can fail in the child happens inside ptyprocess's one guarded place, `preexec_fn`: an exception anywhere
+else in the child would unwind the parent's stack in the wrong process. The program is exec'd there too,
+because ptyprocess would look it up on *our* PATH and rewrite its argv[0].
+
+ptyprocess kills the child when its object is collected, so the object is kept for life.
+
+Source: pty(7), credentials(7), signal(7), execve(2).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import resource
+import signal
+import stat
+import sys
+import termios
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ptyprocess import PtyProcess
+
+_TIOCGPTPEER = 0x5441  # ioctl_tty(2): open the slave of this master, whatever is mounted where
+_IUTF8 = 0x4000  # erase whole characters, not bytes, on the line discipline's own line editing
+MAX_SPEC_BYTES = 8 << 20
+_SHELL_PATH = "/usr/local/bin:/usr/bin:/bin"
+
+
+class SpawnSpec(NamedTuple):
+    """Everything a shim needs to know to begin. Text is surrogate-escaped, as os.fsdecode gives it."""
+
+    id: str
+    generation: int
+    mark: str
+    argv: list[str]
+    cwd: str
+    env: dict[str, str]
+    rows: int
+    cols: int
+    name: str | None
+    labels: dict[str, str]
+    scrollback_bytes: int
+    on_leader_exit: str
+    created_at_ms: int
+    ring_linger_s: float
+
+
+def read_spec(fd: int) -> SpawnSpec:
+    """Read a spec from the memfd the daemon wrote it to."""
+    fields: dict[str, Any] = json.loads(os.pread(fd, MAX_SPEC_BYTES, 0))
+    return SpawnSpec(**{name: fields[name] for name in SpawnSpec._fields})
+
+
+class SpawnFailed(Exception):
+    """The program never ran. `code` is one of the wire's codes."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class Program(NamedTuple):
+    """A running program and the shim's two ends of its PTY."""
+
+    process: PtyProcess
+    master_fd: int
+    slave_fd: int
+
+    @property
+    def pid(self) -> int:
+        return int(self.process.pid)
+
+    def resize(self, rows: int, cols: int) -> None:
+        self.process.setwinsize(rows, cols)
+
+
+class _ChildFailed(Exception):
+    """Travels through ptyprocess's pipe as text: CODE|MESSAGE."""
+
+
+def fork_program(
+    spec: SpawnSpec, keep_fds: list[int], soft_files: int, before_exec: Callable[[], str | None]
+) -> Program:
+    """Fork the program in a new PTY.
+
+    Args:
+        spec: What to run; validated, so that no NUL and no odd size can raise in the child.
+        keep_fds: Descriptors that `before_exec` needs; they close on exec.
+        soft_files: The RLIMIT_NOFILE to give the program: a raised one breaks select(2) in old ones.
+        before_exec: Called last in the child; returns a reason to refuse, or None.
+
+    Raises:
+        SpawnFailed: it did not start, with the step that failed.
+    """
+    parent = os.getpid()
+
+    def start() -> None:
+        try:
+            _prepare_child(spec, soft_files)
+            if reason := before_exec():
+                raise _ChildFailed(f"fenced|{reason}")
+            _exec(spec)
+        except OSError as err:
+            raise _ChildFailed(f"spawn_failed|{err.strerror}") from err
+
+    try:
+        process = PtyProcess.spawn(
+            [sys.executable], preexec_fn=start, dimensions=(spec.rows, spec.cols), pass_fds=keep_fds
+        )
+    except BaseException as err:
+        if os.getpid() != parent:
+            os._exit(127)  # never unwind the shim's stack in the child
+        raise _spawn_failed(err) from err
+    os.set_blocking(process.fd, False)
+    os.set_inheritable(process.fd, False)
+    return Program(process, process.fd, open_slave(process.fd))
+
+
+def open_slave(master_fd: int) -> int:
+    """Open the slave without making it our controlling terminal."""
+    flags = os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC
+    return fcntl.ioctl(master_fd, _TIOCGPTPEER, flags)
+
+
+def _spawn_failed(err: BaseException) -> SpawnFailed:
+    code, bar, message = str(err).partition("|")
+    return SpawnFailed(code, message) if bar else SpawnFailed("spawn_failed", f"cannot fork: {err}")
+
+
+def _prepare_child(spec: SpawnSpec, soft_files: int) -> None:
+    """Undo what Python and we changed, and enter the working directory."""
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft_files, hard))
+    os.umask(0o022)
+    attributes = termios.tcgetattr(0)
+    attributes[0] |= _IUTF8
+    termios.tcsetattr(0, termios.TCSANOW, attributes)
+    try:
+        os.chdir(spec.cwd)
+    except OSError as err:
+        raise _ChildFailed(f"cwd_unavailable|{spec.cwd!a}: {err.strerror}") from err
+
+
+def _exec(spec: SpawnSpec) -> None:
+    argv = [os.fsencode(word) for word in spec.argv]
+    env = {os.fsencode(key): os.fsencode(value) for key, value in spec.env.items()}
+    denied = None
+    for path in candidates(spec.argv[0], spec.env.get("PATH", _SHELL_PATH)):
+        try:
+            _refuse_directory(path)
+            os.execve(os.fsencode(path), argv, env)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as err:
+            denied = denied or err
+            if err.errno not in (errno.EACCES, errno.EISDIR):
+                break
+    if denied is None:
+        raise _ChildFailed(f"program_not_found|{spec.argv[0]!a} is not on the session's PATH")
+    code = "spawn_failed" if denied.errno in (errno.E2BIG, errno.ENOMEM) else "program_not_executable"
+    raise _ChildFailed(f"{code}|{spec.argv[0]!a}: {denied.strerror}")
+
+
+def _refuse_directory(path: str) -> None:
+    if stat.S_ISDIR(os.stat(path).st_mode):
+        raise IsADirectoryError(errno.EISDIR, "is a directory")
+
+
+def candidates(program: str, path: str) -> list[str]:
+    """Return where to look for a program: itself when it has a slash, else along PATH."""
+    if "/" in program:
+        return [program]
+    return [os.path.join(folder or ".", program) for folder in path.split(":")]
