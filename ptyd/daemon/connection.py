@@ -163,12 +163,14 @@ class Client:
         with trio.CancelScope() as scope:
             self._scopes.add(scope)
             try:
-                self.reply(msgid, await work)
+                result = await work
+                if result is not LATER:
+                    self.reply(msgid, result)
             except PtydError as err:
                 self.fail(msgid, err)
-            except OSError as err:
-                log.exception("request failed", error=err.strerror)
-                self.fail(msgid, PtydError(Code.INTERNAL, f"{err.strerror}; see daemon.log"))
+            except Exception as err:
+                log.exception("request failed", msgid=msgid)
+                self.fail(msgid, PtydError(Code.INTERNAL, f"{type(err).__name__}; see daemon.log"))
             finally:
                 self._scopes.discard(scope)
 

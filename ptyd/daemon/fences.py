@@ -66,7 +66,8 @@ class Fences:
         """
         fence = self._fences.get(session_id)
         if fence is not None and fence.generation >= generation:
-            message = f"session {session_id} was killed; to use the id again ask for generation {fence.generation + 1}"
+            again = fence.generation + 1
+            message = f"session {session_id} was killed; ask for generation {again} to use its id again"
             raise PtydError(Code.FENCED, message, generation=fence.generation)
 
     def expire(self, is_kept: Callable[[str], bool]) -> None:

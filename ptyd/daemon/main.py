@@ -121,6 +121,8 @@ class Daemon:
     async def _say_farewell(self) -> None:
         self._server.close()
         self._events.emit("daemon.stopping")
+        if self.exit_status == EXIT_STOPPED:
+            self._registry.dismiss_ended()  # the zygote leaves with the last shim: let no ended one hold it
         for client in list(self._clients):
             for attachment in list(client.attachments.values()):
                 body = {"attachment": attachment.number, "reason": "stopping"}

@@ -130,7 +130,9 @@ class Registry:
                 f"session {session_id} is living; attach to it: ptyd attach {session_id}",
             )
         if existing is not None and existing.generation >= request.generation:
-            message = f"session {session_id} has ended; forget it first, or ask for generation {existing.generation + 1}"
+            message = (
+                f"session {session_id} has ended; forget it, or ask for generation {existing.generation + 1}"
+            )
             raise PtydError(Code.EXISTS, message, generation=existing.generation)
         if request.name and any(session.name == request.name for session in self.living()):
             raise PtydError(Code.NAME_TAKEN, f"a living session is named {request.name}; see: ptyd ls")
@@ -252,6 +254,12 @@ class Registry:
         for old in lingering[: max(0, len(lingering) - LINGERING_SHIMS + 1)]:
             self._dismiss(old)
         self.expire()
+
+    def dismiss_ended(self) -> None:
+        """Let the shims of all ended sessions leave; what is left to read is what the records keep."""
+        for session in self.sessions.values():
+            if not session.is_living:
+                self._dismiss(session)
 
     def _dismiss(self, session: Session) -> None:
         """Tell the shim of an ended session that nobody needs its ring any more."""

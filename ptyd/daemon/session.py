@@ -211,10 +211,12 @@ class Session:
                 self.take_facts(unpack_json(message))
             case Kind.TAKEN:
                 seq, verdict = unpack_taken(message)
-                self._inputs.pop(seq, _ignore)(verdict)
+                if settle_input := self._inputs.pop(seq, None):
+                    settle_input(verdict)
             case Kind.ANSWER:
                 body = unpack_json(message)
-                self._answers.pop(body["seq"], _ignore)(body)
+                if settle := self._answers.pop(body["seq"], None):
+                    settle(body)
             case Kind.ROOM:
                 self.room.set()
                 self.room = trio.Event()
@@ -411,7 +413,3 @@ class Pending:
         if error := self._body.get("error"):
             raise PtydError(Code.NO_SPACE, f"session {session.id}: {error}")
         return self._body
-
-
-def _ignore(_: Any) -> None:
-    """An answer that nobody waits for any more."""

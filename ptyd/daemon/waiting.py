@@ -89,7 +89,7 @@ async def wait_for(session: Session, request: SessionWait) -> dict[str, Any]:
 def _first_offset(session: Session, since: int | str) -> int:
     if session.output is None:
         raise session.gone()
-    return {"start": 0, "live": session.output.head}.get(since, since)  # type: ignore[arg-type,return-value]
+    return session.output.head if since == "live" else 0 if since == "start" else int(since)
 
 
 async def _wait_end(session: Session, waker: Waker, which: str) -> dict[str, Any]:

@@ -65,7 +65,12 @@ class ZygoteLink:
         self._next_seq += 1
         done = trio.Event()
         got: list[Body | None] = []
-        self._waiting[self._next_seq] = lambda body: (got.append(body), done.set())[0]
+
+        def settle(body: Body | None) -> None:
+            got.append(body)
+            done.set()
+
+        self._waiting[self._next_seq] = settle
         self._send({"do": "kill", "seq": self._next_seq, "grace_ms": grace_ms, "force": force, **ward})
         with trio.move_on_after(2 * grace_ms / 1000 + KILL_SLACK_S):
             await done.wait()
@@ -94,6 +99,7 @@ class ZygoteLink:
 
     def _take(self, body: dict[str, Any]) -> None:
         if body["did"] == "killed":
-            self._waiting.pop(body["seq"], lambda _: None)(body)
+            if settle := self._waiting.pop(body["seq"], None):
+                settle(body)
         elif body["did"] == "ended":
             self._on_ended(body["id"])

@@ -20,7 +20,7 @@ import json
 import socket
 import struct
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 VERSION = 1
@@ -171,29 +171,35 @@ class Link:
         """Receive one message; None when there is none just now.
 
         Raises:
-            LinkClosed: the other end is gone.
+            LinkClosed: the other end is gone, and everything it had sent was received.
         """
-        try:
-            message = self.sock.recv(MAX_DATAGRAM_BYTES)
-        except BlockingIOError:
-            return None
-        except OSError as err:
-            raise LinkClosed(str(err)) from err
-        if not message:
-            raise LinkClosed("end of file")
-        return message
+        got = self._receive(lambda: (self.sock.recv(MAX_DATAGRAM_BYTES), []))
+        return None if got is None else got[0]
 
     def receive_with_fds(self, most: int = 2) -> tuple[bytes, list[int]] | None:
         """Like `receive`, for messages that may carry descriptors."""
-        try:
+
+        def receive() -> tuple[bytes, list[int]]:
             message, fds, _, _ = socket.recv_fds(self.sock, MAX_DATAGRAM_BYTES, most, socket.MSG_CMSG_CLOEXEC)
+            return message, fds
+
+        return self._receive(receive)
+
+    def _receive(self, receive: Callable[[], tuple[bytes, list[int]]]) -> tuple[bytes, list[int]] | None:
+        try:
+            try:
+                got = receive()
+            except ConnectionResetError:
+                # The other end closed with messages of ours unread. The kernel says so once, *before*
+                # what it had sent us: its last words are still to be had.
+                got = receive()
         except BlockingIOError:
             return None
         except OSError as err:
             raise LinkClosed(str(err)) from err
-        if not message:
+        if not got[0]:
             raise LinkClosed("end of file")
-        return message, fds
+        return got
 
     def close(self) -> None:
         self.sock.close()

@@ -1,0 +1,84 @@
+# Everything a person or CI runs. Needs Python 3.11 or newer, git and make; the rest is in the lock.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+STAMP := $(VENV)/.installed
+
+.PHONY: help setup run test lint types cover crash soak bench wheel lock clean
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+setup: $(STAMP) ## make .venv from the lock; quick when nothing changed
+
+# The lock holds everything, so pip resolves nothing and fetches only what the hashes name.
+$(STAMP): requirements-dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --no-deps --require-hashes --requirement requirements-dev.lock
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	touch $@
+
+run: setup ## a shell in a session; without a terminal, the whole journey told line by line
+	@$(BIN)/python -m ptyd.demo
+
+test: lint types cover crash wheel ## every check there is
+
+lint: setup ## ruff, its formatter, flake8-async, the import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/flake8 $(ASYNC_RULES) ptyd tests
+	$(BIN)/lint-imports --no-logo
+
+# Not the optional rules about guaranteed checkpoints (910 to 913), which cannot see through branches.
+# A test may start a process and look at a file where the daemon may not.
+ASYNC_RULES := --select=ASYNC1,ASYNC2,ASYNC3,ASYNC900 --startable-in-context-manager=run \
+	--per-file-ignores='tests/*:ASYNC22,ASYNC23,ASYNC24'
+
+types: setup ## mypy, strict
+	$(BIN)/mypy
+
+cover: setup ## the tests with branch coverage, of subprocesses too; the crash cases are left out
+	rm -rf build/coverage && mkdir -p build/coverage
+	$(BIN)/coverage run -m pytest --ignore=tests/crash
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+crash: setup ## the crash cases: what dies by SIGKILL cannot be measured
+	$(BIN)/python -m pytest tests/crash
+
+soak: setup ## all tests at full size; takes hours
+	PTYD_SOAK=1 $(BIN)/python -m pytest
+
+bench: setup ## speed and memory, measured and reported
+	$(BIN)/python -m tests.bench
+
+# Installed without this tree in sight, from the lock that users get.
+wheel: setup ## build the wheel, install it in a clean environment and try it
+	rm -rf dist build/wheel && mkdir -p build/wheel
+	$(BIN)/hatchling build --target wheel --directory dist
+	$(BIN)/python -m venv build/wheel/venv
+	build/wheel/venv/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --require-hashes --requirement requirements.lock
+	build/wheel/venv/bin/python -m pip --disable-pip-version-check --quiet install --no-deps dist/ptyd-*.whl
+	cd build/wheel && venv/bin/python -m pip check
+	cd build/wheel && venv/bin/ptyd --version && venv/bin/ptyd --help >/dev/null
+	cd build/wheel && venv/bin/python -c 'import pathlib, ptyd; here = pathlib.Path(ptyd.__file__).parent; assert (here / "py.typed").exists() and "wheel" in str(here), here'
+
+# Run it after a change of the dependencies in pyproject.toml.
+lock: ## pin the newest versions that fit, with their hashes
+	$(PYTHON) -m venv build/lock && build/lock/bin/python -m pip --quiet install uv
+	build/lock/bin/uv pip compile $(LOCK_FLAGS) --output-file requirements.lock pyproject.toml
+	build/lock/bin/uv pip compile $(LOCK_FLAGS) --extra dev --constraints requirements.lock --output-file requirements-dev.lock pyproject.toml
+
+LOCK_FLAGS := --quiet --upgrade --universal --generate-hashes --no-header --annotation-style line --no-emit-index-url --no-emit-find-links
+
+clean: ## remove what was built and cached, but not .venv
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
+	find ptyd tests -name __pycache__ -type d -prune -exec rm -rf {} +

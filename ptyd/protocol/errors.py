@@ -1,0 +1,150 @@
+"""Errors: one closed table from code to wire number, exit status and meaning.
+
+`PtydError` is the one exception that crosses this protocol. The daemon raises it and its server
+sends it; a client gets it from the wire and raises it again. Standard library only.
+
+Source: protocol.md, "Errors". Exit statuses above 63 are those of sysexits(3).
+"""
+
+import enum
+from typing import Any, Final, NamedTuple, Self
+
+
+class Code(enum.StrEnum):
+    """What went wrong; the value is what the wire says."""
+
+    BAD_REQUEST = "bad_request"
+    UNKNOWN_METHOD = "unknown_method"
+    INVALID_PARAMS = "invalid_params"
+    NOT_FOUND = "not_found"
+    EXISTS = "exists"
+    NAME_TAKEN = "name_taken"
+    FENCED = "fenced"
+    PROGRAM_NOT_FOUND = "program_not_found"
+    PROGRAM_NOT_EXECUTABLE = "program_not_executable"
+    CWD_UNAVAILABLE = "cwd_unavailable"
+    SPAWN_FAILED = "spawn_failed"
+    INPUT_FULL = "input_full"
+    READ_ONLY = "read_only"
+    SELF_ATTACH = "self_attach"
+    ENDED = "ended"
+    KILL_UNCONFIRMED = "kill_unconfirmed"
+    UNSUPERVISED = "unsupervised"
+    WRONG_INSTANCE = "wrong_instance"
+    BUSY = "busy"
+    TOO_MANY_SESSIONS = "too_many_sessions"
+    TOO_MANY_ATTACHMENTS = "too_many_attachments"
+    TOO_MANY_REQUESTS = "too_many_requests"
+    TOO_MANY_CLIENTS = "too_many_clients"
+    TIMEOUT = "timeout"
+    NO_SPACE = "no_space"
+    STILL_RUNNING = "still_running"
+    STOPPING = "stopping"
+    INTERNAL = "internal"
+    UNREACHABLE = "unreachable"
+    MAYBE_APPLIED = "maybe_applied"
+    NESTED = "nested"
+    PROTOCOL_VIOLATION = "protocol_violation"
+
+
+class Row(NamedTuple):
+    """A code's number on the wire, the command line's exit status for it, and its meaning."""
+
+    number: int
+    exit_status: int
+    meaning: str
+
+
+CLIENT_SIDE_FROM: Final = 100
+"""Numbers from here on are raised by client libraries and never cross the wire."""
+
+# A number or an exit status may be read by scripts: rows are added, never changed.
+TABLE: Final[dict[Code, Row]] = {
+    Code.BAD_REQUEST: Row(1, 2, "the message is no acceptable request at this point"),
+    Code.UNKNOWN_METHOD: Row(2, 2, "this daemon has no such method"),
+    Code.INVALID_PARAMS: Row(3, 2, "a field is missing, of the wrong type or out of its bounds"),
+    Code.NOT_FOUND: Row(4, 3, "no session or attachment has that id or name"),
+    Code.EXISTS: Row(5, 4, "a living session has that id, or a record of that generation"),
+    Code.NAME_TAKEN: Row(6, 4, "a living session has that name"),
+    Code.FENCED: Row(7, 4, "that id was killed at this generation or a later one"),
+    Code.PROGRAM_NOT_FOUND: Row(8, 1, "the program to run does not exist"),
+    Code.PROGRAM_NOT_EXECUTABLE: Row(9, 1, "the program to run cannot be executed"),
+    Code.CWD_UNAVAILABLE: Row(10, 1, "the working directory is missing or cannot be entered"),
+    Code.SPAWN_FAILED: Row(11, 1, "the session could not be started for another reason"),
+    Code.INPUT_FULL: Row(12, 75, "the session's input queue has no room; nothing was accepted"),
+    Code.READ_ONLY: Row(13, 4, "this connection is attached to the session for reading only"),
+    Code.SELF_ATTACH: Row(14, 4, "the client runs inside the session that it asks to attach to"),
+    Code.ENDED: Row(15, 4, "the session has ended"),
+    Code.KILL_UNCONFIRMED: Row(16, 4, "not every process of the session is proven dead"),
+    Code.UNSUPERVISED: Row(17, 4, "the session's shim is gone, so this cannot be done any more"),
+    Code.WRONG_INSTANCE: Row(18, 4, "this is not the instance that the request expects"),
+    Code.BUSY: Row(19, 75, "the daemon cannot do this just now; ask again"),
+    Code.TOO_MANY_SESSIONS: Row(20, 75, "the daemon's limit of sessions is reached"),
+    Code.TOO_MANY_ATTACHMENTS: Row(21, 75, "the connection's limit of attachments is reached"),
+    Code.TOO_MANY_REQUESTS: Row(22, 75, "the connection's limit of unanswered requests is reached"),
+    Code.TOO_MANY_CLIENTS: Row(23, 75, "the daemon's limit of connections is reached"),
+    Code.TIMEOUT: Row(24, 1, "the time allowed was over first"),
+    Code.NO_SPACE: Row(25, 1, "no memory, disk space or descriptors are left for this"),
+    Code.STILL_RUNNING: Row(26, 4, "the session has not ended"),
+    Code.STOPPING: Row(27, 69, "the daemon is stopping"),
+    Code.INTERNAL: Row(28, 1, "a fault of the daemon's; its log says more"),
+    Code.UNREACHABLE: Row(100, 69, "no daemon can be reached or started"),
+    Code.MAYBE_APPLIED: Row(101, 69, "the connection was lost before the answer came"),
+    Code.NESTED: Row(102, 4, "inside a session no daemon is started, and none runs"),
+    Code.PROTOCOL_VIOLATION: Row(103, 1, "the other end does not keep to the protocol"),
+}
+
+
+class PtydError(Exception):
+    """A refusal or failure with a code to act on, a sentence to show, and data to look at.
+
+    Attributes:
+        code: which row of TABLE.
+        message: lower case; what happened, and what to do next.
+        data: str keys; only what MessagePack can carry.
+    """
+
+    def __init__(self, code: Code, message: str, **data: Any) -> None:
+        super().__init__(code, message)
+        self.code = code
+        self.message = message
+        self.data: dict[str, Any] = data
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
+
+    @property
+    def number(self) -> int:
+        return TABLE[self.code].number
+
+    @property
+    def exit_status(self) -> int:
+        return TABLE[self.code].exit_status
+
+    def to_wire(self, as_map: bool) -> object:
+        """The `error` of a response: a map if the client asked for maps in its hello."""
+        if as_map:
+            return {"code": self.code.value, "message": self.message, "data": self.data}
+        return [self.number, f"{self.code}: {self.message}"]
+
+    @classmethod
+    def from_wire(cls, error: object) -> Self:
+        """The error that either form stands for; anything else is `internal`, and says so."""
+        match error:
+            case {"code": str(code), "message": str(message), **rest}:
+                data = rest.get("data")
+                return cls._from_text(code, message, data if isinstance(data, dict) else {})
+            case [int(), str(text)]:
+                code, _, message = text.partition(": ")
+                return cls._from_text(code, message, {})
+            case _:
+                return cls(Code.INTERNAL, f"an error in an unknown form: {error!r:.200}")
+
+    @classmethod
+    def _from_text(cls, code: str, message: str, data: dict[str, Any]) -> Self:
+        try:
+            error = cls(Code(code), message)
+        except ValueError:  # a newer daemon's code: its text is kept
+            error = cls(Code.INTERNAL, f"{code}: {message}")
+        error.data = data
+        return error
