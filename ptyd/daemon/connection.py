@@ -99,12 +99,15 @@ class Client:
     # -- in --------------------------------------------------------------------------------------------
 
     def _ready(self, mask: int) -> None:
-        # The one place where whatever a client provokes ends: with its own connection.
+        if mask & select.EPOLLOUT:
+            self._guard(self.flush)
+        if mask & ~select.EPOLLOUT:
+            self._guard(self._receive)
+
+    def _guard(self, work: Callable[[], None]) -> None:
+        """Run `work`: whatever a client provokes ends here, with its own connection."""
         try:
-            if mask & select.EPOLLOUT:
-                self.flush()
-            if mask & ~select.EPOLLOUT:
-                self._receive()
+            work()
         except OSError:
             self.close()
         except Exception:
@@ -211,7 +214,7 @@ class Client:
                 return
         if self._dirty:
             self._schedule()
-        elif self._inbox:
+        if self._inbox:
             self._work()
 
     def _after_frames(self, attachment: Attachment) -> None:
@@ -230,10 +233,7 @@ class Client:
             self._poller.later(self._continue)
 
     def _continue(self) -> None:
-        try:
-            self.flush()
-        except OSError:
-            self.close()
+        self._guard(self.flush)
 
     def _drain(self) -> bool:
         """Send what waits; tell whether all of it went."""

@@ -84,9 +84,7 @@ class Killer:
         if session.is_linked:
             raise err
         with trio.move_on_after(BIRTH_DEADLINE_S):
-            while (
-                not session.is_linked and session.state is not SessionState.UNSUPERVISED and session.is_living
-            ):
+            while not session.is_reachable():
                 await self._registry.progress.wait()
             return await self._kill(session, grace_ms, force)
         raise err

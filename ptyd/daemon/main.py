@@ -32,7 +32,7 @@ from ptyd.daemon.registry import Registry, now_ms
 from ptyd.daemon.server import Server
 from ptyd.daemon.watch import Watch
 from ptyd.daemon.zygote_link import ZygoteLink
-from ptyd.shim.zygote import EXIT_CONFIG, EXIT_STOPPED, EXIT_TEMPORARY
+from ptyd.shim.link import EXIT_CONFIG, EXIT_STOPPED, EXIT_TEMPORARY
 
 log = structlog.get_logger()
 

@@ -227,6 +227,17 @@ class Registry:
             self._drop(session)  # it never ran, and its shim has said so
         elif session.is_living:
             self._nursery.start_soon(self._look_again, session)
+        elif not session.attached:
+            session.release_ring(self._kept_tail(session))
+
+    def _kept_tail(self, session: Session) -> bytes:
+        """Return the tail of output that an ended session's record keeps."""
+        try:
+            record = records.read_record(self._runtime.sessions_fd, session.id)
+        except records.RecordError as err:
+            log.warning("record", error=str(err))
+            record = None
+        return records.record_tail(record or {})
 
     async def _look_again(self, session: Session) -> None:
         """A link broke: the shim died, or dropped us; its record and its pid tell which."""
@@ -310,7 +321,10 @@ class Registry:
             self.notice(session_id)
 
     def notice(self, session_id: str) -> None:
-        """A record was seen: take it in, unless it is known."""
+        """A record was seen: take it in, unless its shim tells us more than it could."""
+        known = self.sessions.get(session_id)
+        if known is not None and known.is_linked:
+            return
         try:
             record = records.read_record(self._runtime.sessions_fd, session_id)
         except records.RecordError as err:
@@ -318,11 +332,10 @@ class Registry:
             self.unreadable.add(session_id)
             return
         self.unreadable.discard(session_id)
-        known = self.sessions.get(session_id)
         if record is None:
             return
         if known is not None:
-            if record.get("ended") and known.is_living and not known.is_linked:
+            if record.get("ended") and known.is_living:
                 known.take_end(record)
             return
         session = self.sessions[session_id] = Session(record, self._poller, self._changed)

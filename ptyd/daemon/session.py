@@ -122,6 +122,10 @@ class Session:
     def is_living(self) -> bool:
         return self.state is not SessionState.EXITED
 
+    def is_reachable(self) -> bool:
+        """Tell whether it is known whom to ask: a shim, or, since it is gone for good, somebody else."""
+        return self.is_linked or self.state in (SessionState.EXITED, SessionState.UNSUPERVISED)
+
     @property
     def is_linked(self) -> bool:
         return self._link is not None
@@ -256,13 +260,13 @@ class Session:
             self._link = None
             self._mask = select.EPOLLIN
 
-    def release_ring(self) -> None:
-        """Give the ring's memory back; what is left to read is what the record keeps."""
-        memory, self._memory = self._memory, None
-        if memory is not None and isinstance(self.output, RingReader):
+    def release_ring(self, tail: bytes) -> None:
+        """Give the ring's memory back; what is left to read is the tail that the record keeps."""
+        if self._memory is not None and isinstance(self.output, RingReader):
             self.output.release()
-            memory.close()
-            self.output = None
+            self._memory.close()
+            self._memory = None
+            self.output = Tail(tail, self.facts["end_offset"])
 
     def tell_followers(self) -> None:
         for follower in list(self.followers):

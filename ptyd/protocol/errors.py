@@ -145,6 +145,6 @@ class PtydError(Exception):
         try:
             error = cls(Code(code), message)
         except ValueError:  # a newer daemon's code: its text is kept
-            error = cls(Code.INTERNAL, f"{code}: {message}")
+            error = cls(Code.INTERNAL, f"{code}: {message}" if message else code)
         error.data = data
         return error

@@ -28,6 +28,9 @@ MAX_INPUT_BYTES = 64 << 10  # of one input message: far below the smallest socke
 MAX_DATAGRAM_BYTES = 160 << 10  # 32 labels at their longest, escaped; below the default socket buffer
 INPUT_QUEUE_BYTES = 1 << 20  # accepted input that the program has not read: a large paste
 
+EXIT_STOPPED, EXIT_TEMPORARY, EXIT_CONFIG = 0, 75, 78
+"""What a daemon ends with when its zygote is not to start another. Source: sysexits.h"""
+
 Body = dict[str, Any]
 
 

@@ -37,6 +37,7 @@ class Links:
         self._on_message = on_message
         self._on_gone = on_gone
         self._links: dict[int, Link] = {}
+        self._inode = 0
         self._listener = self._bind()
 
     def __bool__(self) -> bool:
@@ -50,20 +51,28 @@ class Links:
         with contextlib.suppress(OSError):  # no space, or no directory any more: looked at again later
             listener.bind(f"/proc/self/fd/{self._sessions_fd}/{self._name}")
             listener.listen(16)
+            self._inode = self._socket_inode()
         self._epoll.register(listener.fileno(), select.EPOLLIN)
         return listener
 
+    def _socket_inode(self) -> int:
+        """Return the inode that the socket's name leads to, 0 when there is none."""
+        try:
+            return os.stat(self._name, dir_fd=self._sessions_fd, follow_symlinks=False).st_ino
+        except OSError:
+            return 0
+
     def ensure_socket(self) -> None:
         """Bind again when the socket file vanished."""
-        try:
-            os.stat(self._name, dir_fd=self._sessions_fd, follow_symlinks=False)
-        except OSError:
+        if self._socket_inode() == 0:
             self._epoll.unregister(self._listener.fileno())
             self._listener.close()
             self._listener = self._bind()
 
     def remove_socket(self) -> None:
-        records.remove(self._sessions_fd, self._name)
+        """Remove our socket file, but not that of a later session with the same id."""
+        if self._inode and self._socket_inode() == self._inode:
+            records.remove(self._sessions_fd, self._name)
 
     def _accept(self) -> None:
         try:

@@ -24,14 +24,13 @@ from typing import Any, NoReturn
 from ptyd import paths, records
 from ptyd.shim.birth import run_shim
 from ptyd.shim.ending import WALL, exit_from_status
-from ptyd.shim.link import Link, LinkClosed, peer_uid
+from ptyd.shim.link import EXIT_CONFIG, EXIT_STOPPED, EXIT_TEMPORARY, Link, LinkClosed, peer_uid
 from ptyd.shim.orphans import OrphanKill, Orphans, Ward
 from ptyd.shim.procs import become_subreaper, set_name
 from ptyd.shim.shim import child_wakeups
 
 CRASH_WINDOW_S = 60.0
 CRASH_BUDGET = 5  # restarts within the window; then a person has to look
-EXIT_STOPPED, EXIT_TEMPORARY, EXIT_CONFIG = 0, 75, 78  # sysexits.h: reasons not to start again
 KILL_LOOK_S = 0.05  # how often an orphan kill looks again when no death wakes it
 
 

@@ -1,0 +1,122 @@
+"""The project holds together: one version, locks for everyone, settings told, house rules kept."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import ptyd
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "ptyd"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+LOCKS = ("requirements.lock", "requirements-dev.lock")
+MOST_LINES = 300
+# A module that is longer and for one topic all the same: its path, and why it stays whole.
+LONG_MODULES: dict[str, str] = {}
+# Folders of tests that are about no single package.
+TOPICS = {"support", "crash", "e2e", "bench"}
+
+
+def project() -> dict[str, object]:
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        found: dict[str, object] = tomllib.load(file)["project"]
+    return found
+
+
+def test_the_version_stands_in_one_place() -> None:
+    assert "version" not in project()
+    assert project()["dynamic"] == ["version"]
+    quoted = re.compile(rf"""["']{re.escape(ptyd.__version__)}["']""")
+    places = [path for path in MODULES if quoted.search(path.read_text())]
+    assert places == [PACKAGE / "__init__.py"]
+
+
+def test_the_changelog_has_this_version_on_top() -> None:
+    headings = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] == ptyd.__version__
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_lock_pins_and_hashes_everything_and_names_no_registry(name: str) -> None:
+    text = (ROOT / name).read_text()
+    assert not re.search(r"://|^\s*--(?!hash)|\bindex\b|find-links|@ file", text, re.MULTILINE)
+    entries = re.split(r"^(?=[a-z])", text, flags=re.MULTILINE)[1:]
+    assert len(entries) > 10
+    for entry in entries:
+        assert re.match(r"[a-z0-9._-]+==\S+ ", entry), entry
+        assert "--hash=sha256:" in entry, entry
+
+
+def test_the_locks_agree_and_hold_every_dependency() -> None:
+    runtime, everything = (dict(_pins(name)) for name in LOCKS)
+    assert runtime.items() <= everything.items()
+    found = project()
+    dependencies, extras = found["dependencies"], found["optional-dependencies"]
+    assert isinstance(dependencies, list)
+    assert isinstance(extras, dict)
+    assert {_name(text) for text in dependencies} <= runtime.keys()
+    assert {_name(text) for text in extras["dev"]} <= everything.keys()
+
+
+def _pins(lock: str) -> list[tuple[str, str]]:
+    return re.findall(r"^([a-z0-9._-]+)==(\S+)", (ROOT / lock).read_text(), re.MULTILINE)
+
+
+def _name(requirement: str) -> str:
+    return re.split(r"[<>=~ ]", requirement)[0]
+
+
+def test_every_dependency_has_its_reason() -> None:
+    text = (ROOT / "pyproject.toml").read_text()
+    lines = [line for line in text.splitlines() if re.match(r'  "[a-z0-9-]+>=', line)]
+    assert len(lines) >= 17
+    assert [line for line in lines if not re.search(r"# \w+", line)] == []
+
+
+def test_make_help_lists_every_target() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    phony = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    assert phony
+    shown = subprocess.run(
+        ["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    listed = set(re.findall(r"^  make (\S+)  +\S", shown.stdout, re.MULTILINE))
+    assert listed == set(phony[1].split())
+    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    assert targets == listed
+
+
+def test_the_package_says_that_it_is_typed() -> None:
+    assert (PACKAGE / "py.typed").exists()
+
+
+def test_every_setting_is_in_the_readme() -> None:
+    pattern = re.compile(r"\bPTYD_[A-Z_]*[A-Z]\b")
+    settings = {name for path in MODULES for name in pattern.findall(path.read_text())}
+    assert "PTYD_RUNTIME_DIR" in settings
+    readme = set(pattern.findall((ROOT / "README.md").read_text()))
+    assert settings - readme == set()
+
+
+def test_modules_are_of_a_readable_length() -> None:
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in MODULES}
+    long = {name: count for name, count in lengths.items() if count > MOST_LINES}
+    assert {name: count for name, count in long.items() if name not in LONG_MODULES} == {}
+    assert LONG_MODULES.keys() - long.keys() == set(), "no longer too long: take them off the list"
+
+
+def test_every_module_says_what_it_owns() -> None:
+    assert [str(path) for path in MODULES if not re.match(r'r?"""\S', path.read_text())] == []
+
+
+def test_the_tests_mirror_the_packages() -> None:
+    packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    folders = {path.parent.name for path in (ROOT / "tests").glob("*/__init__.py")}
+    assert folders - TOPICS == packages
+    without = [name for name in packages if not list((ROOT / "tests" / name).glob("test_*.py"))]
+    assert without == []
