@@ -280,7 +280,7 @@ class Client:
         """Begin to send an attachment's output; its reply must have been sent before."""
         self.attachments[attachment.number] = attachment
         attachment.on_change = self._mark
-        attachment.session.followers.add(attachment)
+        attachment.session.follow(attachment)
         attachment.session.attached += 1
         if attachment.is_paced:
             self._pacer.add(attachment)
@@ -299,7 +299,7 @@ class Client:
         if self.attachments.pop(attachment.number, None) is None:
             return
         attachment.is_over = True
-        attachment.session.followers.discard(attachment)
+        attachment.session.unfollow(attachment)
         attachment.session.attached -= 1
         if attachment.is_paced:
             self._pacer.remove(attachment)

@@ -22,6 +22,8 @@ from ptyd.protocol.states import SessionEvent, SessionState, next_state
 from ptyd.ring import RingReader
 from ptyd.shim.link import (
     BIND_MESSAGE,
+    UNWATCH_MESSAGE,
+    WATCH_MESSAGE,
     Body,
     Kind,
     Link,
@@ -87,7 +89,7 @@ class Session:
         self.record = record
         self.facts: Body = {}
         self.state = SessionState.STARTING
-        self.followers: set[Follower] = set()
+        self._followers: set[Follower] = set()
         self.attached = 0
         self.is_resolved = False
         self.output: Output | None = None
@@ -185,6 +187,8 @@ class Session:
         """Start listening to the shim at the other end of `link`."""
         self._link = link
         self._poller.add(link.fileno(), select.EPOLLIN, self._ready)
+        if self._followers:
+            self._send(WATCH_MESSAGE)
 
     def _ready(self, mask: int) -> None:
         link = self._link
@@ -269,8 +273,19 @@ class Session:
             self.output = Tail(tail, self.facts["end_offset"])
 
     def tell_followers(self) -> None:
-        for follower in list(self.followers):
+        for follower in list(self._followers):
             follower.session_changed()
+
+    def follow(self, follower: Follower) -> None:
+        """Begin to be told of changes. Without followers a flooding session does not even wake us."""
+        self._followers.add(follower)
+        if len(self._followers) == 1:
+            self._send(WATCH_MESSAGE)
+
+    def unfollow(self, follower: Follower) -> None:
+        self._followers.discard(follower)
+        if not self._followers:
+            self._send(UNWATCH_MESSAGE)
 
     # -- asking the shim -------------------------------------------------------------------------------
 

@@ -34,11 +34,11 @@ class Waker:
         self._event = trio.Event()
 
     def __enter__(self) -> Waker:
-        self._session.followers.add(self)
+        self._session.follow(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._session.followers.discard(self)
+        self._session.unfollow(self)
 
 
 def read_now(session: Session, offset: int, most: int) -> dict[str, Any]:

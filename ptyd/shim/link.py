@@ -42,6 +42,7 @@ class Kind(enum.IntEnum):
     CREDIT = ord("c")  # u64 offset up to which to read the PTY, u32 for how many ms
     ASK = ord("?")  # JSON {seq, do: "kill" | "resize" | "signal" | "update" | "look" | "leave", ...}
     HELLO = ord("h")  # JSON {version}; answered by STATE
+    WATCH = ord("o")  # u8: whether WAKE is wanted from now on; at first it is not
     BIND = ord("b")  # the socket file vanished: bind it again
     # shim to daemon
     STATE = ord("S")  # JSON: every fact that changes; the first one carries the ring's memfd
@@ -66,6 +67,8 @@ _CREDIT = struct.Struct("<BQI")
 WAKE_MESSAGE = bytes([Kind.WAKE])
 ROOM_MESSAGE = bytes([Kind.ROOM])
 BIND_MESSAGE = bytes([Kind.BIND])
+WATCH_MESSAGE = bytes([Kind.WATCH, 1])
+UNWATCH_MESSAGE = bytes([Kind.WATCH, 0])
 
 
 def pack_json(kind: Kind, body: Body) -> bytes:
@@ -121,6 +124,7 @@ class Link:
     def __init__(self, sock: socket.socket, queue_messages: int = 1024) -> None:
         sock.setblocking(False)
         self.sock = sock
+        self.is_watching = False  # the other end wants to be woken
         self._waiting: deque[tuple[bytes, tuple[int, ...]]] = deque()
         self._queue_messages = queue_messages
 

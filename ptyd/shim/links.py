@@ -98,9 +98,10 @@ class Links:
         self._on_gone(link)
 
     def wake(self) -> None:
-        """Tell every reader that the head has moved."""
+        """Tell every reader who watches that the head has moved."""
         for link in self._links.values():
-            link.wake()
+            if link.is_watching:
+                link.wake()
 
     def send(self, link: Link, message: bytes, fds: tuple[int, ...] = ()) -> None:
         """Send to one; one that lets a thousand answers lie is dropped, and may connect again."""

@@ -266,6 +266,9 @@ class Shim:
                 offset, ms = unpack_credit(message)
                 if not self._facts["killing"] and not self._facts["ended"]:
                     self._terminal.set_limit(offset, time.monotonic() + ms / 1000)
+            case Kind.WATCH:
+                link.is_watching = message[1] != 0
+                link.wake()  # what came before this message was not told
             case Kind.HELLO:
                 self._send_state(link)
             case Kind.BIND:
