@@ -17,11 +17,11 @@ import structlog
 import trio
 
 from ptyd.daemon.attachment import Attachment
-from ptyd.daemon.events import EventLog
+from ptyd.daemon.events import EventLog, Subscription
 from ptyd.daemon.lane import Lane
+from ptyd.daemon.outbox import Outbox
 from ptyd.daemon.pacer import Pacer
 from ptyd.daemon.poller import Poller
-from ptyd.protocol.codec import pack_notification
 from ptyd.protocol.connection import (
     NotificationReceived,
     Refused,
@@ -36,7 +36,6 @@ log = structlog.get_logger()
 RECEIVE_BYTES = 64 << 10
 REQUESTS_PER_TURN = 16  # of one client; the rest waits for the next turn, behind everybody else's
 UNREAD_BYTES = 1 << 20  # of replies; above this a client is not listened to
-BUFFERS_PER_SEND = 64
 EVENTS_PER_TURN = 64
 
 
@@ -78,10 +77,9 @@ class Client:
         self._nursery = nursery
         self._on_close = on_close
         self._inbox: deque[Any] = deque()
-        self._out: deque[bytes | memoryview] = deque()
-        self._out_bytes = 0
+        self._outbox = Outbox(sock)
         self._dirty: deque[Attachment] = deque()
-        self._event_seq: int | None = None
+        self._subscription: Subscription | None = None
         self._scopes: set[trio.CancelScope] = set()
         self._mask = select.EPOLLIN
         self._is_scheduled = False
@@ -90,7 +88,7 @@ class Client:
 
     @property
     def is_sending(self) -> bool:
-        return bool(self._out)
+        return bool(self._outbox)
 
     @property
     def peer_sock(self) -> socket.socket:
@@ -130,11 +128,11 @@ class Client:
     def _work(self) -> None:
         """Serve a few requests; the rest later, and none while too many replies lie unread."""
         for _ in range(REQUESTS_PER_TURN):
-            if not self._inbox or not self.is_open or self._out_bytes > UNREAD_BYTES:
+            if not self._inbox or not self.is_open or self._outbox.size > UNREAD_BYTES:
                 break
             self._process(self._inbox.popleft())
         self._listen()
-        if self._inbox and self._out_bytes <= UNREAD_BYTES:
+        if self._inbox and self._outbox.size <= UNREAD_BYTES:
             self._schedule()
 
     def _process(self, event: object) -> None:
@@ -191,24 +189,20 @@ class Client:
         """Send a reply or a notification, before any output that is due."""
         if not self.is_open:
             return
-        self._push(message)
+        self._outbox.push(message)
         if not self._mask & select.EPOLLOUT:
             self._drain()
-
-    def _push(self, *buffers: bytes) -> None:
-        for buffer in buffers:
-            self._out.append(buffer)
-            self._out_bytes += len(buffer)
 
     def flush(self) -> None:
         """Send what is due: what waits, then events, then one chunk of each attachment that has more."""
         self._is_scheduled = False
         if not self.is_open or not self._drain():
             return
-        self._push_events()
+        if self._push_events() and not self._drain():
+            return
         for _ in range(len(self._dirty)):
             attachment = self._dirty.popleft()
-            self._push(*attachment.next_frames())
+            self._outbox.push(*attachment.next_frames())
             self._after_frames(attachment)
             if not self._drain():
                 return
@@ -228,7 +222,8 @@ class Client:
             self._pacer.progressed(attachment)
 
     def _schedule(self) -> None:
-        if not self._is_scheduled:
+        """Flush in the next turn; a socket that takes nothing says by itself when it does again."""
+        if not self._is_scheduled and not self._mask & select.EPOLLOUT:
             self._is_scheduled = True
             self._poller.later(self._continue)
 
@@ -237,39 +232,23 @@ class Client:
 
     def _drain(self) -> bool:
         """Send what waits; tell whether all of it went."""
-        while self._out:
-            buffers = [self._out[i] for i in range(min(len(self._out), BUFFERS_PER_SEND))]
-            try:
-                count = self._sock.sendmsg(buffers)
-            except BlockingIOError:
-                self._listen(blocked=True)
-                return False
-            except OSError:
-                self.close()
-                return False
-            self._sent(count)
-        if self._closes_when_sent:
+        try:
+            is_empty = self._outbox.send()
+        except OSError:
+            self.close()
+            return False
+        if is_empty and self._closes_when_sent:
             self.close()
             return False
         self._listen()
-        return True
+        return is_empty
 
-    def _sent(self, count: int) -> None:
-        self._out_bytes -= count
-        while count:
-            first = self._out[0]
-            if count < len(first):
-                self._out[0] = memoryview(first)[count:]
-                return
-            count -= len(first)
-            self._out.popleft()
-
-    def _listen(self, blocked: bool = False) -> None:
+    def _listen(self) -> None:
         """Keep the epoll interest as it has to be; a system call only when it changes."""
         if not self.is_open:
             return
-        deaf = self._inbox or self._out_bytes > UNREAD_BYTES or self._closes_when_sent
-        mask = (0 if deaf else select.EPOLLIN) | (select.EPOLLOUT if blocked or self._out else 0)
+        deaf = self._inbox or self._outbox.size > UNREAD_BYTES or self._closes_when_sent
+        mask = (0 if deaf else select.EPOLLIN) | (select.EPOLLOUT if self._outbox else 0)
         if mask != self._mask:
             self._mask = mask
             self._poller.change(self._sock.fileno(), mask)
@@ -306,28 +285,24 @@ class Client:
         self._events.emit("session.detached", attachment.session.id, attachment=attachment.number)
 
     def subscribe(self, seq: int) -> None:
-        """Begin to send events younger than `seq`."""
-        self._event_seq = seq
-        self._events.listen(self._wake_for_events)
-        self._wake_for_events()
+        """Begin to send events younger than `seq`; a second time starts anew there."""
+        self._unsubscribe()
+        self._subscription = Subscription(self._events, seq, self._schedule)
+        self._schedule()
 
-    def _wake_for_events(self) -> None:
-        if self._event_seq is not None and not self._mask & select.EPOLLOUT:
-            self._schedule()
+    def _unsubscribe(self) -> None:
+        if self._subscription is not None:
+            self._subscription.close()
+            self._subscription = None
 
-    def _push_events(self) -> None:
-        if self._event_seq is None or self._out:
-            return
-        if self._event_seq + 1 < self._events.first_seq:
-            gap = {"from": self._event_seq + 1, "to": self._events.first_seq - 1}
-            self._push(pack_notification("event_gap", gap))
-            self._event_seq = self._events.first_seq - 1
-        for event in self._events.after(self._event_seq, EVENTS_PER_TURN):
-            self._push(pack_notification("event", event))
-            self._event_seq = event["seq"]
-        if self._event_seq < self._events.last_seq:
+    def _push_events(self) -> bool:
+        """Take the events that are due next; tell whether there were any."""
+        if self._subscription is None:
+            return False
+        self._outbox.push(*self._subscription.next_frames(EVENTS_PER_TURN))
+        if self._subscription.has_more():
             self._schedule()
-        self._drain()
+        return bool(self._outbox)
 
     # -- end -------------------------------------------------------------------------------------------
 
@@ -342,7 +317,7 @@ class Client:
         self.is_open = False
         self._poller.remove(self._sock.fileno())
         self._sock.close()
-        self._events.unlisten(self._wake_for_events)
+        self._unsubscribe()
         for attachment in list(self.attachments.values()):
             self.drop(attachment)
         for scope in list(self._scopes):

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from ptyd.protocol.codec import pack_notification
 from ptyd.protocol.limits import EVENTS_KEPT
 
 Event = dict[str, Any]
@@ -56,3 +57,31 @@ class EventLog:
 
     def unlisten(self, wake: Callable[[], None]) -> None:
         self._listeners.discard(wake)
+
+
+class Subscription:
+    """One subscriber's cursor over the log. Wakes it for new events; close it when it leaves."""
+
+    def __init__(self, log: EventLog, seq: int, wake: Callable[[], None]) -> None:
+        self._log = log
+        self._seq = seq
+        self._wake = wake
+        log.listen(wake)
+
+    def has_more(self) -> bool:
+        return self._seq < self._log.last_seq
+
+    def next_frames(self, most: int) -> list[bytes]:
+        """Return the notifications that are due next: first of all the gap, if it was lapped."""
+        frames: list[bytes] = []
+        if self._seq + 1 < self._log.first_seq:
+            gap = {"from": self._seq + 1, "to": self._log.first_seq - 1}
+            frames.append(pack_notification("event_gap", gap))
+            self._seq = gap["to"]
+        for event in self._log.after(self._seq, most):
+            frames.append(pack_notification("event", event))
+            self._seq = event["seq"]
+        return frames
+
+    def close(self) -> None:
+        self._log.unlisten(self._wake)

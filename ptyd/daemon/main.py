@@ -19,6 +19,7 @@ import structlog
 import trio
 
 from ptyd import paths, records
+from ptyd.daemon.births import Births
 from ptyd.daemon.config import Config, ConfigError, read_config
 from ptyd.daemon.connection import Client
 from ptyd.daemon.events import EventLog
@@ -62,10 +63,15 @@ class Daemon:
         self._events = EventLog(identity.daemon_id, now_ms)
         self._registry = Registry(runtime, config, self._poller, self._events, nursery)
         self._zygote = ZygoteLink(zygote_fd, self._poller, self._registry.unsupervised_ended)
-        self._registry.zygote = self._zygote
         killer = Killer(self._registry, self._zygote, self._events)
         self._registry.on_adopted = killer.resume
-        context = Context(registry=self._registry, killer=killer, events=self._events, identity=identity)
+        context = Context(
+            registry=self._registry,
+            births=Births(runtime, config, self._registry, self._zygote),
+            killer=killer,
+            events=self._events,
+            identity=identity,
+        )
         self._methods = Methods(context, self._clients, self.stop)
         self._server = Server(runtime, self._poller, self._admit, self._has_room)
         self._watch = Watch(runtime, self._poller, self._top_changed, self._session_changed, self._upheaval)

@@ -6,8 +6,6 @@ knows it can learn again from the runtime directory: a daemon that dies takes no
 
 from __future__ import annotations
 
-import secrets
-import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
 
@@ -17,17 +15,14 @@ import trio
 from ptyd import paths, records
 from ptyd.daemon import adoption
 from ptyd.daemon.config import Config
-from ptyd.daemon.environment import program_cwd, program_env
 from ptyd.daemon.events import EventLog
 from ptyd.daemon.fences import Fences
 from ptyd.daemon.poller import Poller
 from ptyd.daemon.session import Session
-from ptyd.daemon.zygote_link import ZygoteLink
 from ptyd.protocol.errors import Code, PtydError
-from ptyd.protocol.messages import SessionSpawn
 from ptyd.protocol.states import SessionState
 from ptyd.shim import procs
-from ptyd.shim.link import Body, Link
+from ptyd.shim.link import Body
 
 log = structlog.get_logger()
 
@@ -52,7 +47,6 @@ class Registry:
     ) -> None:
         self.sessions: dict[str, Session] = {}
         self.fences = Fences(runtime.sessions_fd, now_ms)
-        self.zygote: ZygoteLink | None = None
         self.unreadable: set[str] = set()
         self.on_adopted: Callable[[Session], Awaitable[None]] | None = None
         self.progress = trio.Event()
@@ -96,106 +90,9 @@ class Registry:
     def living(self) -> Iterator[Session]:
         return (session for session in self.sessions.values() if session.is_living)
 
-    # -- birth -----------------------------------------------------------------------------------------
-
-    async def spawn(self, request: SessionSpawn) -> Session:
-        """Start a session and wait until its program runs.
-
-        Cancellation: the session goes on being born; a list shows it.
-
-        Raises:
-            PtydError: every way in which a spawn can be refused or fail.
-        """
-        session_id = request.id or _fresh_id(self.sessions)
-        self._check_spawn(session_id, request)
-        record = self._record(session_id, request)
-        session = Session(record, self._poller, self._changed)
-        self._make_way(session_id)
-        self.sessions[session_id] = session
-        try:
-            self._fork(session, request)
-        except (PtydError, OSError) as err:
-            self._drop(session)
-            raise err if isinstance(err, PtydError) else _no_descriptors(err) from err
-        with trio.move_on_after(BIRTH_DEADLINE_S):
-            await session.born.wait()
-        return self._born(session)
-
-    def _check_spawn(self, session_id: str, request: SessionSpawn) -> None:
-        self.fences.check(session_id, request.generation)
-        existing = self.sessions.get(session_id)
-        if existing is not None and existing.is_living:
-            raise PtydError(
-                Code.EXISTS,
-                f"session {session_id} is living; attach to it: ptyd attach {session_id}",
-            )
-        if existing is not None and existing.generation >= request.generation:
-            message = (
-                f"session {session_id} has ended; forget it, or ask for generation {existing.generation + 1}"
-            )
-            raise PtydError(Code.EXISTS, message, generation=existing.generation)
-        if request.name and any(session.name == request.name for session in self.living()):
-            raise PtydError(Code.NAME_TAKEN, f"a living session is named {request.name}; see: ptyd ls")
-        if sum(1 for _ in self.living()) >= self.config.max_sessions:
-            raise PtydError(
-                Code.TOO_MANY_SESSIONS, f"{self.config.max_sessions} sessions live; end some first"
-            )
-
-    def _record(self, session_id: str, request: SessionSpawn) -> Body:
-        return {
-            "id": session_id,
-            "generation": request.generation,
-            "mark": secrets.token_hex(16),
-            "argv": [_text(word) for word in request.argv],
-            "cwd": program_cwd(request.cwd),
-            "rows": request.rows,
-            "cols": request.cols,
-            "name": request.name or None,
-            "labels": dict(request.labels or {}),
-            "scrollback_bytes": request.scrollback_bytes,
-            "on_leader_exit": request.on_leader_exit,
-            "created_at_ms": now_ms(),
-        }
-
-    def _fork(self, session: Session, request: SessionSpawn) -> None:
-        record = session.record
-        given = {_text(key): _text(value) for key, value in (request.env or {}).items()}
-        marks = {
-            "PTYD_SESSION": session.id,
-            "PTYD_MARK": record["mark"],
-            "PTYD_RUNTIME_DIR": self._runtime.path,
-        }
-        spec = {
-            **record,
-            "env": program_env(given) | marks,
-            "ring_linger_s": self.config.ring_linger_s,
-        }
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            try:
-                assert self.zygote is not None
-                self.zygote.fork_shim(session.id, spec, theirs)
-            except BaseException:
-                ours.close()
-                raise
-        session.connect(Link(ours))
-
-    def _make_way(self, session_id: str) -> None:
-        """Remove the ended predecessor's record, so that the shim can create its own and nobody else's."""
-        if predecessor := self.sessions.get(session_id):
-            self.forget(predecessor)
-
-    def _born(self, session: Session) -> Session:
-        if session.failure is not None:
-            raise session.failure
-        if session.facts:
-            return session
-        if session.is_linked:
-            raise PtydError(
-                Code.BUSY, f"session {session.id} is still starting; see: ptyd inspect {session.id}"
-            )
-        if session.state is SessionState.STARTING:
-            raise PtydError(Code.SPAWN_FAILED, "the shim died before the program was started; nothing runs")
+    def add(self, record: Body) -> Session:
+        """Enter a session into the table; what it is will be told by its shim or its record."""
+        session = self.sessions[record["id"]] = Session(record, self._poller, self._changed)
         return session
 
     # -- change ----------------------------------------------------------------------------------------
@@ -224,7 +121,7 @@ class Registry:
 
     def _link_lost(self, session: Session) -> None:
         if session.failure is not None:
-            self._drop(session)  # it never ran, and its shim has said so
+            self.drop(session)  # it never ran, and its shim has said so
         elif session.is_living:
             self._nursery.start_soon(self._look_again, session)
         elif not session.attached:
@@ -247,7 +144,7 @@ class Registry:
             log.warning("record", error=str(err))
             record = session.record
         if record is None:
-            self._drop(session)
+            self.drop(session)
             return
         session.record = {
             **session.record,
@@ -297,10 +194,11 @@ class Registry:
         self._dismiss(session)
         records.remove(self._runtime.sessions_fd, session.id + records.RECORD_SUFFIX)
         records.remove(self._runtime.sessions_fd, session.id + records.SOCKET_SUFFIX)
-        self._drop(session)
+        self.drop(session)
         self._events.emit("session.forgotten", session.id)
 
-    def _drop(self, session: Session) -> None:
+    def drop(self, session: Session) -> None:
+        """Take a session out of the table: it never ran, or nothing is to be known of it any more."""
         if self.sessions.get(session.id) is session:
             del self.sessions[session.id]
         session.disconnect()
@@ -338,7 +236,7 @@ class Registry:
             if record.get("ended") and known.is_living:
                 known.take_end(record)
             return
-        session = self.sessions[session_id] = Session(record, self._poller, self._changed)
+        session = self.add(record)
         if end := (record if record.get("ended") else adoption.end_by_reboot(record, self._boot_id)):
             session.take_end(end)
         else:
@@ -370,19 +268,3 @@ class Registry:
         session = self.sessions.get(session_id)
         if session is not None and session.is_living:
             session.send_bind()
-
-
-def _no_descriptors(err: OSError) -> PtydError:
-    return PtydError(
-        Code.SPAWN_FAILED, f"cannot start a session: {err.strerror}; end some, or raise ulimit -n"
-    )
-
-
-def _fresh_id(taken: dict[str, Session]) -> str:
-    while (fresh := secrets.token_hex(4)) in taken:
-        pass
-    return fresh
-
-
-def _text(value: bytes | str) -> str:
-    return value if isinstance(value, str) else value.decode("utf-8", "surrogateescape")

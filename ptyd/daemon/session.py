@@ -16,6 +16,8 @@ from typing import Any, Protocol
 import trio
 
 from ptyd import records
+from ptyd.daemon.output import Output, Tail
+from ptyd.daemon.pending import ASK_DEADLINE_S, Pending
 from ptyd.daemon.poller import Poller
 from ptyd.protocol.errors import Code, PtydError
 from ptyd.protocol.states import SessionEvent, SessionState, next_state
@@ -37,39 +39,7 @@ from ptyd.shim.link import (
 )
 
 MESSAGES_PER_TURN = 32  # of one link; wake-ups pile up while we are busy, and one look serves them all
-ASK_DEADLINE_S = 5.0
 INPUT_MESSAGES_QUEUED = 64  # input that the link itself cannot take just now; more is answered input_full
-SHELLS = frozenset(
-    {"sh", "bash", "zsh", "fish", "dash", "ksh", "mksh", "tcsh", "csh", "nu", "xonsh", "elvish"}
-)
-BUSY_OUTPUT_MS = 10_000
-
-
-class Output(Protocol):
-    """Where output can be read: the living ring, or the tail that a record keeps."""
-
-    capacity: int
-
-    @property
-    def head(self) -> int: ...
-    @property
-    def start(self) -> int: ...
-    def read(self, offset: int, limit: int) -> tuple[int, bytes]: ...
-
-
-class Tail:
-    """What an exit record keeps of the output, read like a ring."""
-
-    def __init__(self, data: bytes, end_offset: int) -> None:
-        self._data = data
-        self.capacity = len(data)
-        self.head = end_offset
-        self.start = end_offset - len(data)
-
-    def read(self, offset: int, limit: int) -> tuple[int, bytes]:
-        offset = max(offset, self.start)
-        at = offset - self.start
-        return offset, self._data[at : at + limit]
 
 
 class Follower(Protocol):
@@ -272,6 +242,11 @@ class Session:
             self._memory = None
             self.output = Tail(tail, self.facts["end_offset"])
 
+    def quiet_ms(self) -> int | None:
+        """How long ago output came, in ms; None when none ever did, or nobody knows."""
+        last = self.output.last_output_ms if isinstance(self.output, RingReader) else 0
+        return max(0, time.monotonic_ns() // 1_000_000 - last) if last else None
+
     def tell_followers(self) -> None:
         for follower in list(self._followers):
             follower.session_changed()
@@ -323,7 +298,7 @@ class Session:
         Raises:
             PtydError: there is no living shim to send it to.
         """
-        pending = Pending(self)
+        pending = Pending(self.id, lambda: self.failure or self.gone())
         seq = self._sequence()
         self._answers[seq] = pending.settle
         if not self._send(pack_json(Kind.ASK, {**body, "seq": seq})):
@@ -348,87 +323,3 @@ class Session:
     def _sequence(self) -> int:
         self._next_seq = (self._next_seq + 1) & 0xFFFFFFFF
         return self._next_seq
-
-    # -- as the wire shows it --------------------------------------------------------------------------
-
-    def row(self, look: Body | None = None) -> dict[str, Any]:
-        """Return the session as protocol.md describes it; `look` is the shim's answer to a detailed one."""
-        now_ms = time.time_ns() // 1_000_000
-        output = self.output
-        quiet_ms = self.quiet_ms()
-        created_at_ms = self.record["created_at_ms"]
-        return {
-            "id": self.id,
-            "generation": self.generation,
-            "name": self.name,
-            "state": self.state.value,
-            "argv": self.record["argv"],
-            "cwd": self.record["cwd"],
-            "pid": self.fact("pid"),
-            "pid_start": self.fact("pid_start"),
-            "rows": self.fact("rows"),
-            "cols": self.fact("cols"),
-            "labels": self.record.get("labels") or {},
-            "created_at_ms": created_at_ms,
-            "age_ms": max(0, now_ms - created_at_ms),
-            "attached": self.attached,
-            "output_offset": output.head if output else 0,
-            "scrollback_start": output.start if output else 0,
-            "last_output_age_ms": quiet_ms,
-            "foreground": look.get("foreground") if look else None,
-            "busy": self._is_busy(look, quiet_ms) if look is not None else None,
-            "processes": look.get("processes") if look else None,
-            "exit": self.exit,
-            "proof": self.fact("proof"),
-            "ended_at_ms": self.fact("ended_at_ms"),
-        }
-
-    def quiet_ms(self) -> int | None:
-        """How long ago output came, in ms; None when none ever did, or nobody knows."""
-        last = self.output.last_output_ms if isinstance(self.output, RingReader) else 0
-        return max(0, time.monotonic_ns() // 1_000_000 - last) if last else None
-
-    def _is_busy(self, look: Body, quiet_ms: int | None) -> bool:
-        """Not knowing counts as busy."""
-        if self.state is SessionState.EXITED:
-            return False
-        foreground = look.get("foreground")
-        is_idle = (
-            foreground is not None
-            and foreground["pgid"] == self.fact("pid")
-            and not self.attached
-            and (quiet_ms is None or quiet_ms > BUSY_OUTPUT_MS)
-            and os.path.basename(self.record["argv"][0]).lstrip("-") in SHELLS
-        )
-        return not is_idle
-
-
-class Pending:
-    """A question that was sent to the shim."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._done = trio.Event()
-        self._body: Body | None = None
-
-    def settle(self, body: Body | None) -> None:
-        self._body = body
-        self._done.set()
-
-    async def answer(self, deadline_s: float = ASK_DEADLINE_S) -> Body:
-        """Wait for the answer.
-
-        Raises:
-            PtydError: `unsupervised` or `ended` when the shim is gone, `busy` when it does not answer in
-                time, `spawn_failed` and its like when the program never ran, `no_space` when it could not.
-        """
-        with trio.move_on_after(deadline_s):
-            await self._done.wait()
-        session = self._session
-        if not self._done.is_set():
-            raise PtydError(Code.BUSY, f"the shim of session {session.id} does not answer; try again")
-        if self._body is None:
-            raise session.failure or session.gone()
-        if error := self._body.get("error"):
-            raise PtydError(Code.NO_SPACE, f"session {session.id}: {error}")
-        return self._body

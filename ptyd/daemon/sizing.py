@@ -6,7 +6,8 @@ An attachment that names no size has no say.
 from __future__ import annotations
 
 from ptyd.daemon.attachment import Attachment
-from ptyd.daemon.session import Pending, Session
+from ptyd.daemon.pending import Pending
+from ptyd.daemon.session import Session
 
 
 def post_resize(session: Session, rows: int, cols: int) -> Pending:

@@ -66,6 +66,7 @@ class Shim:
             "version": VERSION,
             "id": spec.id,
             "generation": spec.generation,
+            "shim_pid": birth["shim_pid"],
             "pid": program.pid,
             "pid_start": stat.start_ticks if stat else 0,
             "rows": spec.rows,

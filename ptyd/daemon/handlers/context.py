@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import attrs
 
+from ptyd.daemon.births import Births
 from ptyd.daemon.events import EventLog
 from ptyd.daemon.killing import Killer
 from ptyd.daemon.registry import Registry
@@ -24,6 +25,7 @@ class Context:
     """The daemon as handlers see it."""
 
     registry: Registry
+    births: Births
     killer: Killer
     events: EventLog
     identity: Identity

@@ -9,6 +9,7 @@ import trio
 from ptyd.daemon.connection import Client
 from ptyd.daemon.handlers.context import Context
 from ptyd.daemon.handlers.table import Table
+from ptyd.daemon.row import session_row
 from ptyd.daemon.session import Session
 from ptyd.protocol import messages
 from ptyd.protocol.errors import Code, PtydError
@@ -25,20 +26,20 @@ class Sessions:
 
     async def _spawn(self, client: Client, msgid: int | None, request: messages.SessionSpawn) -> object:
         self._context.check_instance(request.expect_instance)
-        return (await self._context.registry.spawn(request)).row()
+        return session_row(await self._context.births.spawn(request))
 
     def _list(self, client: Client, msgid: int | None, request: messages.SessionList) -> object:
         found = self._context.registry.select(request.labels or {})
         chosen = [session for session in found if request.state is None or session.state == request.state]
         if request.detail:
             return self._list_detailed(chosen)
-        return self._listing([session.row() for session in chosen])
+        return self._listing([session_row(session) for session in chosen])
 
     async def _list_detailed(self, sessions: list[Session]) -> object:
         rows: dict[str, dict[str, Any]] = {}
 
         async def look(session: Session) -> None:
-            rows[session.id] = session.row(await self._look(session))
+            rows[session.id] = session_row(session, await self._look(session))
 
         async with trio.open_nursery() as nursery:
             for session in sessions:
@@ -64,7 +65,7 @@ class Sessions:
 
     async def _get(self, client: Client, msgid: int | None, request: messages.SessionGet) -> object:
         session = self._context.registry.get(request.id)
-        return session.row(await self._look(session))
+        return session_row(session, await self._look(session))
 
     async def _update(self, client: Client, msgid: int | None, request: messages.SessionUpdate) -> object:
         session = self._context.registry.get(request.id)
@@ -77,7 +78,7 @@ class Sessions:
         await session.ask({"do": "update", "name": name, "labels": labels})
         session.record = {**session.record, "name": name, "labels": labels}
         self._context.events.emit("session.updated", session.id, name=name, labels=labels)
-        return session.row()
+        return session_row(session)
 
     def _forget(self, client: Client, msgid: int | None, request: messages.SessionForget) -> object:
         session = self._context.registry.get(request.id)

@@ -6,7 +6,9 @@ from ptyd.daemon.attachment import Attachment
 from ptyd.daemon.connection import LATER, Client
 from ptyd.daemon.handlers.context import Context
 from ptyd.daemon.handlers.table import Table
-from ptyd.daemon.session import Output, Session
+from ptyd.daemon.output import Output
+from ptyd.daemon.row import session_row
+from ptyd.daemon.session import Session
 from ptyd.daemon.sizing import fit
 from ptyd.daemon.waiting import read_output, wait_for
 from ptyd.protocol import limits, messages
@@ -40,7 +42,7 @@ class Streams:
         if request.rows and request.cols and request.mode == "rw":
             attachment.size = (request.rows, request.cols)
             fit(session, attachment)
-        row = {**session.row(), "attached": session.attached + 1}
+        row = {**session_row(session), "attached": session.attached + 1}
         client.reply(
             msgid,
             {
@@ -57,7 +59,8 @@ class Streams:
     def _refuse_itself(self, client: Client, session: Session) -> None:
         """A session that shows its own output to itself never stops."""
         peer, _, _ = peer_credentials(client.peer_sock)
-        if session.is_living and procs.shim_above(peer) == session.record.get("shim_pid"):
+        above = procs.shim_above(peer)
+        if above is not None and above == session.fact("shim_pid") and session.is_living:
             message = (
                 f"this runs inside session {session.id}; detach from it first, or: ptyd logs {session.id}"
             )
