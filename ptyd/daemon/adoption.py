@@ -23,6 +23,9 @@ log = structlog.get_logger()
 
 RETRY_S = 0.05  # a shim being born has written its record and is about to bind its socket
 RETRY_MOST_S = 5.0
+RING_DEADLINE_S = (
+    2.0  # for the shim of an ended session to hand over its ring; then the record's tail must do
+)
 SETTLE_S = 0.2  # at start: no longer than this without progress before serving what is known
 
 
@@ -85,4 +88,5 @@ def settle_gone(runtime: paths.Runtime, session: Session) -> None:
     else:
         session.is_resolved = True
         session.move(SessionEvent.SUPERVISOR_LOST)
+        session.born.set()
         session.tell_followers()

@@ -123,15 +123,11 @@ class Births:
     def _born(self, session: Session) -> Session:
         if session.failure is not None:
             raise session.failure
-        if session.facts:
+        if session.facts or session.state is SessionState.UNSUPERVISED:
             return session
-        if session.is_linked:
-            raise PtydError(
-                Code.BUSY, f"session {session.id} is still starting; see: ptyd inspect {session.id}"
-            )
-        if session.state is SessionState.STARTING:
+        if self._registry.sessions.get(session.id) is not session:  # its shim died and left no record
             raise PtydError(Code.SPAWN_FAILED, "the shim died before the program was started; nothing runs")
-        return session
+        raise PtydError(Code.BUSY, f"session {session.id} is still starting; see: ptyd inspect {session.id}")
 
 
 def _no_descriptors(err: OSError) -> PtydError:

@@ -16,9 +16,14 @@ from ptyd.shim.link import Verdict
 Answer = Callable[[PtydError | None], None]
 
 
-def send_input(session: Session, data: bytes, answer: Answer) -> None:
-    """Pass input to the shim without a task switch; `answer` gets None when all of it was accepted."""
-    session.send_input(data, lambda verdict: answer(_error(session, verdict)))
+def send_input(session: Session, data: bytes, answer: Answer, is_answered: bool = True) -> None:
+    """Pass input to the shim without a task switch.
+
+    Args:
+        answer: Gets None when all of it was accepted, or why nothing was.
+        is_answered: Otherwise it hears of a refusal only.
+    """
+    session.send_input(data, lambda verdict: answer(_error(session, verdict)), is_answered)
 
 
 async def send_input_waiting(session: Session, data: bytes, wait_ms: int) -> None:

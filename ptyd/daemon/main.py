@@ -126,16 +126,20 @@ class Daemon:
 
     async def _say_farewell(self) -> None:
         self._server.close()
-        self._events.emit("daemon.stopping")
         if self.exit_status == EXIT_STOPPED:
             self._registry.dismiss_ended()  # the zygote leaves with the last shim: let no ended one hold it
+            self._say_stopping()
+        with trio.move_on_after(FAREWELL_S):
+            while any(client.is_sending for client in self._clients):
+                await trio.sleep(LOCK_LOOK_S)
+
+    def _say_stopping(self) -> None:
+        """Only where it was asked for: otherwise clients are to come back, and their coming starts a new pair."""
+        self._events.emit("daemon.stopping")
         for client in list(self._clients):
             for attachment in list(client.attachments.values()):
                 body = {"attachment": attachment.number, "reason": "stopping"}
                 client.send(client.protocol.notify("session.detached", body))
-        with trio.move_on_after(FAREWELL_S):
-            while any(client.is_sending for client in self._clients):
-                await trio.sleep(LOCK_LOOK_S)
 
     # -- the runtime directory -------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ knows it can learn again from the runtime directory: a daemon that dies takes no
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Awaitable, Callable, Iterator
 
@@ -141,8 +142,9 @@ class Registry:
         try:
             record = records.read_record(self._runtime.sessions_fd, session.id)
         except records.RecordError as err:
-            log.warning("record", error=str(err))
-            record = session.record
+            log.error("record", error=str(err))
+            self.unreadable.add(session.id)
+            return
         if record is None:
             self.drop(session)
             return
@@ -154,6 +156,7 @@ class Registry:
         if session.state is SessionState.UNSUPERVISED:
             self._events.emit("session.unsupervised", session.id)
             log.warning("shim lost", session=session.id)
+        self._note_progress()
 
     async def _settle_end(self, session: Session) -> None:
         """Keep ended sessions within their bounds."""
@@ -233,18 +236,25 @@ class Registry:
         if record is None:
             return
         if known is not None:
-            if record.get("ended") and known.is_living:
+            # While its shim lives, an adoption is under way: it brings the ring, and not only a tail.
+            if record.get("ended") and known.is_living and adoption.shim_is_gone(record):
                 known.take_end(record)
             return
-        session = self.add(record)
-        if end := (record if record.get("ended") else adoption.end_by_reboot(record, self._boot_id)):
+        session = self.add({**record, "tail": None})
+        end = record if record.get("ended") else adoption.end_by_reboot(record, self._boot_id)
+        if end is not None and adoption.shim_is_gone(record):
             session.take_end(end)
         else:
-            self._nursery.start_soon(self._adopt, session)
+            self._nursery.start_soon(self._adopt, session, end)
 
-    async def _adopt(self, session: Session) -> None:
-        await adoption.adopt(self._runtime, session)
-        await session.born.wait() if session.is_linked else None
+    async def _adopt(self, session: Session, end: Body | None) -> None:
+        """Link a session to its shim; an ended one, whose shim keeps the ring a while, has its record too."""
+        with trio.move_on_after(math.inf if end is None else adoption.RING_DEADLINE_S):
+            await adoption.adopt(self._runtime, session)
+            await session.born.wait()
+        if end is not None and session.is_living:
+            session.disconnect()
+            session.take_end(end)
         self._note_progress()
         if self.on_adopted is not None:
             await self.on_adopted(session)

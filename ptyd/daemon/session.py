@@ -48,6 +48,9 @@ class Follower(Protocol):
     def session_changed(self) -> None: ...
 
 
+UNANSWERED_INPUTS = 1024  # more than a shim can have before it
+
+OnVerdict = Callable[[Verdict | None], None]
 Answer = Callable[[Body | None], None]  # None: the link broke before the answer came
 
 
@@ -72,7 +75,8 @@ class Session:
         self._mask = select.EPOLLIN
         self._next_seq = 0
         self._answers: dict[int, Answer] = {}
-        self._inputs: dict[int, Callable[[Verdict | None], None]] = {}
+        self._inputs: dict[int, OnVerdict] = {}
+        self._unanswered: dict[int, OnVerdict] = {}
         self._memory: mmap.mmap | None = None
 
     # -- facts -----------------------------------------------------------------------------------------
@@ -189,7 +193,7 @@ class Session:
                 self.take_facts(unpack_json(message))
             case Kind.TAKEN:
                 seq, verdict = unpack_taken(message)
-                if settle_input := self._inputs.pop(seq, None):
+                if settle_input := self._inputs.pop(seq, None) or self._unanswered.pop(seq, None):
                     settle_input(verdict)
             case Kind.ANSWER:
                 body = unpack_json(message)
@@ -218,7 +222,6 @@ class Session:
 
     def _link_lost(self) -> None:
         self.disconnect()
-        self.born.set()
         for answer in [*self._answers.values()]:
             answer(None)
         for verdict in [*self._inputs.values()]:
@@ -274,16 +277,19 @@ class Session:
         self._want_write(self._link.wants_write)
         return sent
 
-    def send_input(self, data: bytes, on_verdict: Callable[[Verdict | None], None] | None) -> None:
+    def send_input(self, data: bytes, on_verdict: OnVerdict, is_answered: bool = True) -> None:
         """Pass input on; `on_verdict` gets what became of it (None: not known, the link broke).
 
-        Without `on_verdict` nothing is answered and only a refusal comes back, to nobody.
+        Args:
+            is_answered: Otherwise only a refusal is told: one message less for each keystroke.
         """
         seq = self._sequence()
-        if on_verdict is not None:
-            self._inputs[seq] = on_verdict
-        if not self._send(pack_input(seq, True, data)) and on_verdict is not None:
-            del self._inputs[seq]
+        waiting = self._inputs if is_answered else self._unanswered
+        waiting[seq] = on_verdict
+        if len(self._unanswered) > UNANSWERED_INPUTS:
+            del self._unanswered[next(iter(self._unanswered))]  # answered long ago, if it was refused
+        if not self._send(pack_input(seq, is_answered, data)):
+            del waiting[seq]
             on_verdict(None if self._link is None else Verdict.FULL)
 
     def send_credit(self, offset: int, ms: int) -> None:

@@ -20,7 +20,7 @@ import json
 import socket
 import struct
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 VERSION = 1
@@ -180,33 +180,33 @@ class Link:
         Raises:
             LinkClosed: the other end is gone, and everything it had sent was received.
         """
-        got = self._receive(lambda: (self.sock.recv(MAX_DATAGRAM_BYTES), []))
-        return None if got is None else got[0]
+        try:
+            message = self.sock.recv(MAX_DATAGRAM_BYTES)
+        except BlockingIOError:
+            return None
+        except ConnectionResetError:
+            # The other end closed with messages of ours unread. The kernel says so once, *before* what
+            # it had sent us: its last words are still to be had.
+            return self.receive()
+        except OSError as err:
+            raise LinkClosed(str(err)) from err
+        if not message:
+            raise LinkClosed("end of file")
+        return message
 
     def receive_with_fds(self, most: int = 2) -> tuple[bytes, list[int]] | None:
         """Like `receive`, for messages that may carry descriptors."""
-
-        def receive() -> tuple[bytes, list[int]]:
-            message, fds, _, _ = socket.recv_fds(self.sock, MAX_DATAGRAM_BYTES, most, socket.MSG_CMSG_CLOEXEC)
-            return message, fds
-
-        return self._receive(receive)
-
-    def _receive(self, receive: Callable[[], tuple[bytes, list[int]]]) -> tuple[bytes, list[int]] | None:
         try:
-            try:
-                got = receive()
-            except ConnectionResetError:
-                # The other end closed with messages of ours unread. The kernel says so once, *before*
-                # what it had sent us: its last words are still to be had.
-                got = receive()
+            message, fds, _, _ = socket.recv_fds(self.sock, MAX_DATAGRAM_BYTES, most, socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
             return None
+        except ConnectionResetError:
+            return self.receive_with_fds(most)
         except OSError as err:
             raise LinkClosed(str(err)) from err
-        if not got[0]:
+        if not message:
             raise LinkClosed("end of file")
-        return got
+        return message, fds
 
     def close(self) -> None:
         self.sock.close()

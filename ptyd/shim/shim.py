@@ -34,7 +34,7 @@ from ptyd.shim.link import (
 )
 from ptyd.shim.links import Links
 from ptyd.shim.spawn import Program, SpawnSpec
-from ptyd.shim.terminal import Terminal
+from ptyd.shim.terminal import PTY_BYTES, Terminal
 
 SOCKET_LOOK_S = 60.0  # how often a shim without a daemon looks whether its socket file is still there
 RECORD_RETRY_S = 1.0  # an exit record that could not be written (disk full) is tried again this often
@@ -77,6 +77,7 @@ class Shim:
             "ended": False,
         }
         self._kill_askers: list[tuple[Link, int]] = []
+        self._rest_until: int | None = None
         self._result: KillResult | None = None
         self._record_due_at: float | None = None
         self._leave_at: float | None = None
@@ -133,6 +134,8 @@ class Shim:
             self._terminal.lift_limit()
         if self._ending.is_killing:
             self._step_kill(now)
+        if self._rest_until is not None:
+            self._settle(now)
         if self._record_due_at is not None and now >= self._record_due_at:
             self._write_exit(now)
         if not self._links and now >= self._socket_look_at:
@@ -144,15 +147,28 @@ class Shim:
     def _children_changed(self, now: float) -> None:
         self._ending.reap()
         self._ending.nudge(now)
-        if self._ending.exit is not None and self._facts["exit"] is None:
+        self._settle(now)
+
+    def _settle(self, now: float) -> None:
+        """Tell an exit and an end, each once the output before it is in the ring."""
+        if self._ending.exit is not None and self._facts["exit"] is None and self._has_drained():
             self._leader_exited(now)
-        if self._ending.is_proven and not self._ending.is_killing and not self._facts["ended"]:
+        is_over = self._ending.is_proven and not self._ending.is_killing and not self._facts["ended"]
+        if is_over and self._has_drained():
             self._end(now)
 
+    def _has_drained(self) -> bool:
+        """Read what was written before now, as a paced reader lets us; others may go on writing for ever."""
+        if self._rest_until is None:
+            self._rest_until = self._terminal.ring.head + PTY_BYTES
+        is_done = self._terminal.drain_up_to(self._rest_until)
+        self._links.wake()
+        if is_done:
+            self._rest_until = None
+        return is_done
+
     def _leader_exited(self, now: float) -> None:
-        """Tell the leader's exit, after its output."""
-        if self._terminal.drain_all():
-            self._links.wake()
+        """Tell the leader's exit."""
         self._facts |= {"exit": self._ending.exit, "exit_offset": self._terminal.ring.head}
         if self._ending.is_proven:
             return  # the end follows at once, and tells this too
@@ -183,8 +199,8 @@ class Shim:
 
     def _end(self, now: float) -> None:
         """Nobody is left: read what is left, and write it all down before anybody is told."""
-        if self._terminal.drain_all():
-            self._links.wake()
+        self._terminal.lift_limit()
+        self._has_drained()
         self._terminal.ring.end()
         offset = self._terminal.ring.head
         if self._facts["exit_offset"] is None:

@@ -8,12 +8,10 @@ Standard library only (through `spawn`, ptyprocess).
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import select
 import time
-from collections import deque
 
 from ptyd.ring import RingWriter
 from ptyd.shim.link import INPUT_QUEUE_BYTES, Verdict
@@ -21,6 +19,7 @@ from ptyd.shim.spawn import Program
 
 READ_BYTES = 16 << 10  # one readv; the kernel hands out about 4 KiB, now and then 12
 DRAIN_BYTES = 64 << 10  # of one turn, before anybody is woken
+PTY_BYTES = 128 << 10  # more than a PTY holds between a write and its read (some 70 KiB)
 SHORT_READ_BYTES = 1024  # a read this short is somebody typing: wake at once instead of asking again
 ROOM_BYTES = INPUT_QUEUE_BYTES // 2  # a queue that refused says so when it is down to this
 UNLIMITED = 2**64 - 1
@@ -37,8 +36,7 @@ class Terminal:
         self._fd = program.master_fd
         self._slave_fd = program.slave_fd
         self._epoll = epoll
-        self._input: deque[memoryview] = deque()
-        self._queued_bytes = 0
+        self._input = bytearray()  # not the messages as they came: a million of one byte would fill 200 MB
         self._limit = UNLIMITED
         self.limit_until = 0.0
         self._interest = select.EPOLLIN
@@ -63,14 +61,15 @@ class Terminal:
         self.ring.stamp(time.monotonic_ns() // 1_000_000)
         return True
 
-    def drain_all(self) -> bool:
-        """Move everything that is there, whatever a paced reader wishes."""
-        self.lift_limit()
+    def drain_up_to(self, offset: int) -> bool:
+        """Move output until there is none, or until `offset`; tell whether it came to that.
+
+        It does not when a paced reader is so far behind that the ring has no room yet.
+        """
         self.is_drained = not self._is_open
-        moved = False
-        while not self.is_drained:
-            moved |= self.drain()
-        return moved
+        while not self.is_drained and self.ring.head < min(offset, self._limit):
+            self.drain()
+        return self.is_drained or self.ring.head >= offset
 
     def _readv(self, views: list[memoryview]) -> int:
         return os.readv(self._fd, views)
@@ -96,30 +95,31 @@ class Terminal:
         """Take input, all of it or nothing."""
         if not self._is_open:
             return Verdict.ENDED
-        if self._queued_bytes + len(data) > INPUT_QUEUE_BYTES:
+        if len(self._input) + len(data) > INPUT_QUEUE_BYTES:
             self.refused = True
             return Verdict.FULL
-        self._input.append(memoryview(data))
-        self._queued_bytes += len(data)
-        if len(self._input) == 1:
-            self.write_input()
+        # A keystroke goes straight through; only what the program does not read yet is queued.
+        taken = 0 if self._input else self._write(data)
+        if taken < len(data):
+            self._input += memoryview(data)[taken:]
+            self.update_interest()
         return Verdict.ACCEPTED
 
     def write_input(self) -> None:
         """Write queued input as far as the line discipline takes it."""
-        with contextlib.suppress(BlockingIOError):
-            while self._input:
-                count = self._write(self._input[0])
-                self._queued_bytes -= count
-                if count == len(self._input[0]):
-                    self._input.popleft()
-                else:
-                    self._input[0] = self._input[0][count:]
+        count = 1
+        while self._input and count:
+            with memoryview(self._input) as waiting:
+                count = self._write(waiting)
+            del self._input[:count]
         self.update_interest()
 
-    def _write(self, data: memoryview) -> int:
+    def _write(self, data: bytes | memoryview) -> int:
+        """Write to the line discipline; return how much of it was taken."""
         try:
             return os.write(self._fd, data)
+        except BlockingIOError:
+            return 0
         except OSError as err:
             if err.errno != errno.EIO:
                 raise
@@ -127,7 +127,7 @@ class Terminal:
 
     def has_room_again(self) -> bool:
         """Tell once, after a refusal, that the queue has room."""
-        if self.refused and self._queued_bytes <= ROOM_BYTES:
+        if self.refused and len(self._input) <= ROOM_BYTES:
             self.refused = False
             return True
         return False

@@ -56,7 +56,7 @@ class Typing:
         if session.id in client.lanes or request.wait_ms:
             lane = client.lanes.setdefault(session.id, Lane())
             return self._input_waiting(client, session, request, lane, lane.enter())
-        send_input(session, request.data, answer)
+        send_input(session, request.data, answer, is_answered=msgid is not None)
         return LATER
 
     async def _input_waiting(
