@@ -43,48 +43,49 @@ class Attachment:
         output = self.session.output
         if output is None or self.is_over:
             return []
-        offset, data = output.read(self.cursor, OUTPUT_CHUNK_BYTES)
+        exit_offset = self._exit_offset_due()
+        if exit_offset is not None and self.cursor >= exit_offset:
+            return [self._exit_frame(exit_offset)]
+        most = OUTPUT_CHUNK_BYTES if exit_offset is None else exit_offset - self.cursor
+        offset, data = output.read(self.cursor, min(most, OUTPUT_CHUNK_BYTES))
+        if exit_offset is not None and offset >= exit_offset:
+            data = b""  # the gap reaches beyond the exit, which is told first
         frames: list[bytes] = []
         if offset > self.cursor:
             frames.append(self._notification("session.gap", **{"from": self.cursor, "to": offset}))
         if data:
             frames += (pack_output_header(self.number, offset, len(data)), data)
         self.cursor = offset + len(data)
-        return frames or self._closing_frames()
+        return frames or self._end_frames()
 
     def has_more(self) -> bool:
         """Tell whether a next frame would be there right now."""
         output = self.session.output
-        return (
-            output is not None and not self.is_over and (output.head > self.cursor or self._is_closing_due())
-        )
+        if output is None or self.is_over:
+            return False
+        exit_offset = self._exit_offset_due()
+        is_exit_due = exit_offset is not None and self.cursor >= exit_offset
+        return output.head > self.cursor or is_exit_due or bool(self.session.facts.get("ended"))
 
-    def _is_closing_due(self) -> bool:
+    def _exit_offset_due(self) -> int | None:
+        """Where the leader's exit is still to be told; not at the head: others may go on writing for ever."""
+        return None if self._exit_sent else self.session.facts.get("exit_offset")
+
+    def _exit_frame(self, offset: int) -> bytes:
+        self._exit_sent = True
+        return self._notification("session.exit", exit=self.session.facts.get("exit"), offset=offset)
+
+    def _end_frames(self) -> list[bytes]:
+        """All output is out: tell the end, once there is one."""
         facts = self.session.facts
-        exit_due = (
-            not self._exit_sent
-            and facts.get("exit_offset") is not None
-            and self.cursor >= facts["exit_offset"]
-        )
-        return exit_due or bool(facts.get("ended"))
-
-    def _closing_frames(self) -> list[bytes]:
-        """Everything up to the cursor is out: tell the leader's exit, then the end, each once."""
-        facts, frames = self.session.facts, list[bytes]()
-        exit_offset = facts.get("exit_offset")
-        if not self._exit_sent and exit_offset is not None and self.cursor >= exit_offset:
-            self._exit_sent = True
-            frames.append(self._notification("session.exit", exit=facts.get("exit"), offset=exit_offset))
-        if facts.get("ended"):
-            self.is_over = True
-            end = {
-                "exit": facts.get("exit"),
-                "proof": facts.get("proof"),
-                "offset": facts["end_offset"],
-            }
-            frames.append(self._notification("session.end", **end))
-            frames.append(self._notification("session.detached", reason="ended"))
-        return frames
+        if not facts.get("ended"):
+            return []
+        self.is_over = True
+        end = {"exit": facts.get("exit"), "proof": facts.get("proof"), "offset": facts["end_offset"]}
+        return [
+            self._notification("session.end", **end),
+            self._notification("session.detached", reason="ended"),
+        ]
 
     def _notification(self, method: str, **fields: object) -> bytes:
         return pack_notification(method, {"attachment": self.number, **fields})

@@ -134,7 +134,7 @@ class Daemon:
                 await trio.sleep(LOCK_LOOK_S)
 
     def _say_stopping(self) -> None:
-        """Only where it was asked for: otherwise clients are to come back, and their coming starts a new pair."""
+        """Only where it was asked for: else clients are to come back, and that starts a new pair."""
         self._events.emit("daemon.stopping")
         for client in list(self._clients):
             for attachment in list(client.attachments.values()):

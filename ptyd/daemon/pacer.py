@@ -28,8 +28,9 @@ class Pacer:
         self._someone = trio.Event()
 
     def add(self, attachment: Attachment) -> None:
-        self._paced.setdefault(attachment.session, set()).add(attachment)
-        self.progressed(attachment)
+        session = attachment.session
+        self._paced.setdefault(session, set()).add(attachment)
+        self._post(session, _limit(session, self._paced[session]))  # it may be behind the others
         self._someone.set()
 
     def remove(self, attachment: Attachment) -> None:
@@ -44,9 +45,9 @@ class Pacer:
     def progressed(self, attachment: Attachment) -> None:
         """A paced cursor moved: post a new credit when it has moved by enough to matter."""
         session = attachment.session
-        if session.output is None:
+        if session.output is None or attachment not in self._paced.get(session, ()):
             return
-        limit = _limit(session, self._paced.get(session, ()))
+        limit = _limit(session, self._paced[session])
         posted, _ = self._posted.get(session, (0, 0.0))
         if limit - posted >= session.output.capacity // 4:
             self._post(session, limit)

@@ -36,6 +36,7 @@ __all__ = [
     "pack_output_header",
     "pack_request",
     "pack_response",
+    "valid_utf8",
 ]
 
 REQUEST: Final = 0  # [0, msgid, method, params]
@@ -151,8 +152,6 @@ def _decode(frame: memoryview, fault: str) -> Message:
             return _message_from(msgpack.unpackb(frame, **_UNPACK))
         except _BadMap as error:
             fault = str(error)
-        except TypeError:  # an array or a map as a map's key
-            fault = "a map has a key that is no string"
     return _message_without_params(frame, fault)
 
 
@@ -185,11 +184,19 @@ def _message_without_params(frame: memoryview, fault: str) -> Message:
     try:
         count = unpacker.read_array_header()
         envelope = [unpacker.unpack() for _ in range(count - 1)]
-    except (msgpack.UnpackException, ValueError, TypeError, _BadMap):
+    except (msgpack.UnpackException, ValueError, _BadMap):
         raise FramingError(fault) from None
     if envelope[:1] == [RESPONSE]:
         raise FramingError(fault)
     return _message_from([*envelope, Unacceptable(fault)])
+
+
+def valid_utf8(text: str) -> str:
+    """What came as a str, fit to be sent back as one: bytes that are no UTF-8 become U+FFFD.
+
+    Many a client decodes strictly: an echo of its own bytes must not break it.
+    """
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 # --- messages to bytes ---------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from ptyd.protocol.codec import (
     pack_notification,
     pack_request,
     pack_response,
+    valid_utf8,
 )
 from ptyd.protocol.errors import Code, PtydError
 from ptyd.protocol.limits import (
@@ -200,7 +201,7 @@ def _refused_input(params: object, error: PtydError) -> dict[str, Any]:
         case _:
             session_id = data = None
     return {
-        "id": session_id if isinstance(session_id, str) else "",
+        "id": valid_utf8(session_id) if isinstance(session_id, str) else "",
         "bytes": len(data) if isinstance(data, bytes) else 0,
         "code": error.code.value,
         "message": error.message,

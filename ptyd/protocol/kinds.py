@@ -54,14 +54,9 @@ def matching(pattern: str, expected: str, bound: str) -> Kind:
 
 
 def string(max_chars: int) -> Kind:
-    """Any string up to `max_chars` characters, for showing."""
-
-    def parse(value: object) -> str:
-        if type(value) is str and len(value) <= max_chars:
-            return value
-        raise refuse(f"a string of at most {max_chars} characters", value)
-
-    return Kind("str", f"at most {max_chars} characters", parse)
+    """A string up to `max_chars` characters that can go into a log or an answer as it is."""
+    bound = f"at most {max_chars} characters"
+    return matching(limits.PLAIN_PATTERN + f"{{0,{max_chars}}}", f"a string of {bound}, none control", bound)
 
 
 def as_bytes(value: object, expected: str) -> bytes:

@@ -44,7 +44,9 @@ ID_PATTERN: Final = r"[A-Za-z0-9_-]{1,64}"
 """Also a file name and half of a socket's: no dot, no slash, room left in sun_path."""
 NAME_PATTERN: Final = r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff\s/]{1,64}"
 LABEL_KEY_PATTERN: Final = r"[A-Za-z0-9._/-]{1,64}"
-LABEL_VALUE_PATTERN: Final = r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{0,256}"
+PLAIN_PATTERN: Final = r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]"
+"""No control character, and none that stands for a byte that is not UTF-8."""
+LABEL_VALUE_PATTERN: Final = PLAIN_PATTERN + "{0,256}"
 MAX_LABELS: Final = 32
 MAX_TOKEN_CHARS: Final = 64
 """An instance id or a daemon id."""

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, TypeVar
 import attrs
 
 from ptyd.protocol import limits
-from ptyd.protocol.codec import Unacceptable
+from ptyd.protocol.codec import Unacceptable, valid_utf8
 from ptyd.protocol.errors import Code, PtydError
 from ptyd.protocol.fields import Refusal, parse_map, spec
 from ptyd.protocol.kinds import (
@@ -413,7 +413,9 @@ def parse_params(method: str, params: object) -> Any:
     cls = METHODS.get(method)
     if cls is None:
         raise PtydError(
-            Code.UNKNOWN_METHOD, f"no method {method[:64]!a}; protocol.md lists them", method=method[:64]
+            Code.UNKNOWN_METHOD,
+            f"no method {method[:64]!a}; protocol.md lists them",
+            method=valid_utf8(method[:64]),
         )
     try:
         return parse_map(cls, _only_map(params))

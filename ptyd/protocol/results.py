@@ -203,7 +203,7 @@ class SessionReadResult:
 class SessionSignalResult:
     """The signal was sent."""
 
-    signalled: int = attrs.field(metadata=spec(COUNT, "processes, or groups for foreground"))
+    signalled: int = attrs.field(metadata=spec(COUNT, "processes that it was sent to"))
 
 
 @attrs.frozen(kw_only=True)

@@ -1,9 +1,10 @@
 """What a killed shim leaves behind: whose it is, and how it is ended with proof.
 
 Owns the attribution of the zygote's children that are no shims. They fall to the zygote because it is a
-subreaper too; its own ECHILD among them is the proof. A child is somebody's by what it was below when
-its shim died, by the mark in its environment, or because it sits in its leader's POSIX session. One that
-could be anybody's is killed for nobody: it makes a kill unconfirmed instead.
+subreaper too; its own ECHILD among them is the proof. A child is somebody's by the mark in its
+environment, because it sits in its leader's POSIX session, by what it was below when it was found, or
+because nobody else has lost a shim. One that could be anybody's is killed for nobody: it makes a kill
+unconfirmed instead.
 
 Standard library only.
 """
@@ -41,7 +42,8 @@ class OrphanKill:
     def step(self, now: float) -> dict[str, Any] | None:
         """Do what is due; return who is left once nothing more can be done."""
         tree, roots = self._orphans.tree(self.ward)
-        if self.schedule.expired(now) or (self._was_signalled and not roots and not self._is_ours()):
+        if self.schedule.expired(now) or (self._was_signalled and not roots):
+            # No roots and still not ended: what is left is not ours to reap, or could be anybody's.
             return self.result(now, "unconfirmed")
         if signals := self.schedule.due_signals(now):
             self._was_signalled = True
@@ -77,64 +79,67 @@ def _among(tree: procs.Tree, roots: list[int], stat: procs.Stat) -> bool:
 class Orphans:
     """Every child of the zygote that is neither a shim nor the daemon."""
 
-    def __init__(self, is_known: Callable[[int], bool]) -> None:
+    def __init__(self, is_known: Callable[[int], bool], is_more_to_come: Callable[[], bool]) -> None:
         self._is_known = is_known  # a shim or the daemon
-        self._owner: dict[int, str] = {}  # pid -> session id, for as long as that pid is our descendant
+        self._is_more_to_come = is_more_to_come  # a shim has died that was not taken over yet
+        self._owner: dict[int, tuple[int, str]] = {}  # pid -> (start time, session id)
         self._wards: dict[str, Ward] = {}
         self._exits: dict[int, Exit] = {}
 
-    def shim_died(self, ward: Ward) -> None:
-        """Take over: everything that just fell to us and is nobody's yet is this session's."""
-        self._wards[ward.id] = ward
-        for pid in self._children():
-            if pid not in self._owner and self._could_be(ward, pid):
-                self._adopt(ward.id, pid)
-
-    def _could_be(self, ward: Ward, pid: int) -> bool:
-        if len(self._wards) == 1:
-            return True
-        return self._belongs(ward, pid)
+    def shims_died(self, wards: list[Ward]) -> None:
+        """Take over the sessions of all the shims that are known to have died."""
+        self._wards |= {ward.id: ward for ward in wards}
+        self._attribute()
 
     def _belongs(self, ward: Ward, pid: int) -> bool:
         stat = procs.read_stat(pid)
         return procs.carries_mark(pid, ward.mark) or (stat is not None and stat.sid == ward.leader_pid)
 
     def _adopt(self, session_id: str, pid: int) -> None:
-        self._owner[pid] = session_id
-        for below in procs.Tree(pid).walk():
-            self._owner.setdefault(below, session_id)
+        for member in (pid, *procs.Tree(pid).walk()):
+            if self._owned_by(member) is None and (stat := procs.read_stat(member)):
+                self._owner[member] = (stat.start_ticks, session_id)
+
+    def _owned_by(self, pid: int) -> str | None:
+        """Return whose process this is. A pid that was handed on since is nobody's."""
+        start_ticks, owner = self._owner.get(pid, (0, None))
+        stat = procs.read_stat(pid) if owner else None
+        return owner if stat is not None and stat.start_ticks == start_ticks else None
 
     def reaped(self, pid: int, exit: Exit) -> None:
-        """A child that is no shim has been collected; what it leaves behind inherits its owner."""
-        owner = self._owner.pop(pid, None)
-        if owner is not None and self._wards[owner].leader_pid == pid:
-            self._exits[pid] = exit
-        for child in self._children():
-            if child not in self._owner:
-                self._attribute(child)
+        """A child that is no shim has been collected; what it leaves behind is ours now."""
+        self._owner.pop(pid, None)
+        if any(ward.leader_pid == pid for ward in self._wards.values()):
+            self._exits.setdefault(pid, exit)
+        self._attribute()
 
-    def _attribute(self, pid: int) -> None:
+    def _attribute(self) -> None:
+        """Find owners for the children that have none."""
         wards = list(self._wards.values())
-        mine = wards if len(wards) == 1 else [ward for ward in wards if self._belongs(ward, pid)]
-        if len(mine) == 1:
-            self._adopt(mine[0].id, pid)
+        unowned = self.unattributed()
+        # Asked after listing: a dead shim's children fall to us before it can be seen to be dead.
+        is_only_one = len(wards) == 1 and not self._is_more_to_come()
+        for pid in unowned:
+            mine = wards if is_only_one else [ward for ward in wards if self._belongs(ward, pid)]
+            if len(mine) == 1:
+                self._adopt(mine[0].id, pid)
 
     def is_ours(self, ward: Ward) -> bool:
         """Tell whether this session's processes fell to us, so that our ECHILD speaks for them."""
         return ward.id in self._wards
 
     def unattributed(self) -> list[int]:
-        return [pid for pid in self._children() if pid not in self._owner]
+        return [pid for pid in self._children() if self._owned_by(pid) is None]
 
     def left(self, ward: Ward) -> list[int]:
         """Return the children that are, or may be, this session's. Empty is the proof."""
-        return [pid for pid in self._children() if self._owner.get(pid, ward.id) == ward.id]
+        return [pid for pid in self._children() if self._owned_by(pid) in (None, ward.id)]
 
     def tree(self, ward: Ward) -> tuple[procs.Tree, list[int]]:
         """Return where to signal: from our own children down, or, for a lost one, whoever has its mark."""
         tree = procs.Tree(os.getpid())
         if self.is_ours(ward):
-            return tree, [pid for pid in self._children() if self._owner.get(pid) == ward.id]
+            return tree, [pid for pid in self._children() if self._owned_by(pid) == ward.id]
         marked = [pid for pid in procs.all_pids() if procs.carries_mark(pid, ward.mark)]
         if procs.is_alive(ward.leader_pid, ward.leader_start) and ward.leader_pid not in marked:
             marked.append(ward.leader_pid)
@@ -145,6 +150,7 @@ class Orphans:
         over = [ward for ward in self._wards.values() if not self.left(ward)]
         for ward in over:
             del self._wards[ward.id]
+            self._owner = {pid: owner for pid, owner in self._owner.items() if owner[1] != ward.id}
         return [(ward, self._exits.pop(ward.leader_pid, None)) for ward in over]
 
     def __bool__(self) -> bool:

@@ -159,10 +159,12 @@ class Shim:
 
     def _has_drained(self) -> bool:
         """Read what was written before now, as a paced reader lets us; others may go on writing for ever."""
+        before = self._terminal.ring.head
         if self._rest_until is None:
-            self._rest_until = self._terminal.ring.head + PTY_BYTES
+            self._rest_until = before + PTY_BYTES
         is_done = self._terminal.drain_up_to(self._rest_until)
-        self._links.wake()
+        if self._terminal.ring.head > before:
+            self._links.wake()
         if is_done:
             self._rest_until = None
         return is_done
@@ -200,6 +202,7 @@ class Shim:
     def _end(self, now: float) -> None:
         """Nobody is left: read what is left, and write it all down before anybody is told."""
         self._terminal.lift_limit()
+        self._rest_until = None
         self._has_drained()
         self._terminal.ring.end()
         offset = self._terminal.ring.head

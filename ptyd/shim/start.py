@@ -16,6 +16,7 @@ import os
 import platform
 import socket
 import sys
+import time
 
 from ptyd import paths
 from ptyd.shim import procs
@@ -24,6 +25,8 @@ from ptyd.shim.zygote import serve
 LEAST_KERNEL = (5, 4)
 EXIT_FAILED, EXIT_REFUSED, EXIT_UNAVAILABLE = 1, 4, 69
 START_DEADLINE_S = 30.0
+RACE_S = 5.0  # for a zygote that holds the lock but is not to be asked: it starts or leaves just now
+RETRY_S = 0.02
 
 
 def machine_problem() -> str | None:
@@ -77,7 +80,7 @@ def _run_foreground(runtime: paths.Runtime) -> int:
     if paths.take_lock(runtime, paths.ZYGOTE_LOCK) is not None:
         return serve(runtime, True, None)
     pid = paths.lock_holder(runtime, paths.ZYGOTE_LOCK)
-    answer = _ask_running(runtime)
+    answer = _ask_running(runtime) or _mute(runtime)
     if "error" in answer:
         return _report(answer)
     return _refuse(f"already served by zygote {pid}; see: ptyd status", EXIT_REFUSED)
@@ -88,13 +91,17 @@ def _run_background(runtime: paths.Runtime) -> int:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if os.fork():
         theirs.close()
-        return _report(_wait_for_answer(ours))
+        return _report(_wait_for_answer(ours) or {"error": "the zygote died at once; see daemon.log"})
     ours.close()
     os.setsid()
     os.chdir("/")
-    if paths.take_lock(runtime, paths.ZYGOTE_LOCK) is None:
-        theirs.send(json.dumps(_ask_running(runtime)).encode())
-        return 0
+    deadline = time.monotonic() + RACE_S
+    while paths.take_lock(runtime, paths.ZYGOTE_LOCK) is None:
+        answer = _ask_running(runtime)
+        if answer is not None or time.monotonic() >= deadline:
+            theirs.send(json.dumps(answer or _mute(runtime)).encode())
+            return 0
+        time.sleep(RETRY_S)  # it is just starting or just leaving: one of us will hold the lock
     _detach_output(runtime)
     return serve(runtime, False, theirs)
 
@@ -103,28 +110,32 @@ def _report(answer: dict[str, object]) -> int:
     return _refuse(str(answer["error"]), EXIT_UNAVAILABLE) if "error" in answer else 0
 
 
-def _wait_for_answer(sock: socket.socket) -> dict[str, object]:
+Answer = dict[str, object]
+
+
+def _wait_for_answer(sock: socket.socket) -> Answer | None:
+    """Return what the zygote says of its daemon; None when it ends without a word."""
     sock.settimeout(START_DEADLINE_S)
     try:
-        answer: dict[str, object] = json.loads(sock.recv(65536))
+        answer: Answer = json.loads(sock.recv(65536))
     except (OSError, ValueError):
-        return {
-            "error": "the zygote ended before its daemon could serve; see daemon.log in the runtime directory"
-        }
+        return None
     return answer
 
 
-def _ask_running(runtime: paths.Runtime) -> dict[str, object]:
+def _ask_running(runtime: paths.Runtime) -> Answer | None:
     """Ask the zygote that holds the lock for its daemon."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
         try:
             sock.connect(runtime.address(paths.ZYGOTE_SOCKET))
-        except OSError as err:
-            holder = paths.lock_holder(runtime, paths.ZYGOTE_LOCK)
-            return {
-                "error": f"zygote {holder} holds the lock but cannot be asked ({err.strerror}); try again"
-            }
+        except OSError:
+            return None
         return _wait_for_answer(sock)
+
+
+def _mute(runtime: paths.Runtime) -> Answer:
+    holder = paths.lock_holder(runtime, paths.ZYGOTE_LOCK)
+    return {"error": f"zygote {holder} holds the lock and does not answer; see: ptyd doctor"}
 
 
 def _detach_output(runtime: paths.Runtime) -> None:
