@@ -30,10 +30,10 @@ from ptyd.protocol.connection import (
     Violated,
 )
 from ptyd.protocol.errors import Code, PtydError
+from ptyd.protocol.limits import RECEIVE_BYTES
 
 log = structlog.get_logger()
 
-RECEIVE_BYTES = 64 << 10
 REQUESTS_PER_TURN = 16  # of one client; the rest waits for the next turn, behind everybody else's
 UNREAD_BYTES = 1 << 20  # of replies; above this a client is not listened to
 EVENTS_PER_TURN = 64
@@ -200,6 +200,8 @@ class Client:
             return
         if self._push_events() and not self._drain():
             return
+        if self._inbox:
+            self._work()  # before more output, which may take all the room again
         for _ in range(len(self._dirty)):
             attachment = self._dirty.popleft()
             self._outbox.push(*attachment.next_frames())
@@ -208,8 +210,6 @@ class Client:
                 return
         if self._dirty:
             self._schedule()
-        if self._inbox:
-            self._work()
 
     def _after_frames(self, attachment: Attachment) -> None:
         if attachment.is_over:
@@ -270,7 +270,9 @@ class Client:
             return
         attachment.is_dirty = True
         self._dirty.append(attachment)
-        if not self._mask & select.EPOLLOUT and not self._is_scheduled:
+        if self._inbox:
+            self._schedule()  # flushing now would serve requests from within a request
+        elif not self._mask & select.EPOLLOUT and not self._is_scheduled:
             self._continue()
 
     def drop(self, attachment: Attachment) -> None:

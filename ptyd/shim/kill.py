@@ -92,16 +92,16 @@ class Survivor(NamedTuple):
     reason: str  # not_permitted, not_dying, supervisor_lost, unattributed
 
 
-Send = Callable[[int, signal.Signals], None]
+Send = Callable[[int, int], None]
 
 
-def send_by_pidfd(pidfd: int, number: signal.Signals) -> None:
+def send_by_pidfd(pidfd: int, number: int) -> None:
     signal.pidfd_send_signal(pidfd, number)
 
 
 def signal_all(
     pids: Iterable[int],
-    signals: tuple[signal.Signals, ...],
+    signals: tuple[int, ...],
     belongs: Callable[[procs.Stat], bool],
     send: Send = send_by_pidfd,
 ) -> list[Survivor]:
@@ -127,7 +127,7 @@ def signal_all(
     return alive
 
 
-def _send(pidfd: int, signals: tuple[signal.Signals, ...], send: Send) -> str:
+def _send(pidfd: int, signals: tuple[int, ...], send: Send) -> str:
     reason = "not_dying"
     for number in signals:
         try:

@@ -347,7 +347,7 @@ class Shim:
                 return stat.pid == int(self._facts["pid"])
             return to == "all" or stat.pgid == foreground
 
-        return len(signal_all(tree.walk(), (signal.Signals(number),), belongs))
+        return len(signal_all(tree.walk(), (number,), belongs))
 
 
 def child_wakeups() -> int:

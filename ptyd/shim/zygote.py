@@ -17,16 +17,17 @@ import select
 import signal
 import socket
 import time
+from collections.abc import Iterator
 from typing import NoReturn
 
 from ptyd import paths, records
 from ptyd.shim import procs
 from ptyd.shim.birth import run_shim
-from ptyd.shim.ending import WALL, exit_from_status
+from ptyd.shim.ending import WALL, Exit, exit_from_status
 from ptyd.shim.keeper import Ask, Keeper
 from ptyd.shim.orphans import OrphanKill, Orphans, Ward
 from ptyd.shim.procs import become_subreaper, set_name
-from ptyd.shim.shim import child_wakeups
+from ptyd.shim.shim import RECORD_RETRY_S, child_wakeups
 
 KILL_LOOK_S = 0.05  # how often an orphan kill looks again when no death wakes it
 
@@ -41,6 +42,7 @@ class Zygote:
         self._stops = 0
         self._shims: dict[int, str] = {}
         self._orphans = Orphans(self._is_known, self._has_dead_shim)
+        self._ends: list[tuple[Ward, Exit | None]] = []  # proven, and to be written down
         self._kills: list[tuple[OrphanKill, int]] = []
         self._keeper = Keeper(runtime, foreground, self._epoll, self._obey)
         self._children_fd = child_wakeups()
@@ -57,12 +59,18 @@ class Zygote:
             self._keeper.add_caller(caller)
         gc.collect()
         gc.freeze()  # what exists now stays shared between all shims
-        while (self._keeper.pid or self._shims or self._orphans) and self._stops < 2:
-            for fd, _ in self._epoll.poll(KILL_LOOK_S if self._kills else None):
+        while (self._keeper.pid or self._shims or self._orphans or self._ends) and self._stops < 2:
+            for fd, _ in self._epoll.poll(self._timeout()):
                 self._serve(fd)
+            self._ends = [end for end in self._ends if not self._write_end(*end)]
             self._step_kills(time.monotonic())
         self._keeper.close()
         return 0
+
+    def _timeout(self) -> float | None:
+        if self._kills:
+            return KILL_LOOK_S
+        return RECORD_RETRY_S if self._ends else None
 
     def stop(self) -> None:
         """A person's Ctrl-C or a service manager: stop the daemon; asked again, leave the shims alone."""
@@ -106,26 +114,17 @@ class Zygote:
         self._shims[pid] = session_id
 
     def _reap(self) -> None:
-        wards: list[Ward] = []
-        with contextlib.suppress(ChildProcessError):
-            while True:
-                pid, status = os.waitpid(-1, os.WNOHANG | WALL)
-                if pid == 0:
-                    break
-                if pid in self._shims:
-                    wards += self._shim_died(self._shims.pop(pid), pid)
-                else:
-                    self._reaped(pid, status)
+        dead = list(_collect())
+        # Shims first, and all at once: what fell to us may be any one's of them, and be dead itself by now.
+        wards = [ward for pid, _ in dead if pid in self._shims for ward in self._shim_died(pid)]
         if wards:
-            self._orphans.shims_died(wards)  # all at once: what fell to us may be any one's of them
-        for ward, exit in self._orphans.ended():
-            self._write_end(ward, exit)
-
-    def _reaped(self, pid: int, status: int) -> None:
-        if pid == self._keeper.pid:
-            self._keeper.died(status)
-        else:
-            self._orphans.reaped(pid, exit_from_status(status))
+            self._orphans.shims_died(wards)
+        for pid, status in dead:
+            if pid == self._keeper.pid:
+                self._keeper.died(status)
+            elif self._shims.pop(pid, None) is None:
+                self._orphans.reaped(pid, exit_from_status(status))
+        self._ends += self._orphans.ended()
 
     def _is_known(self, pid: int) -> bool:
         return pid in self._shims or pid == self._keeper.pid
@@ -134,8 +133,9 @@ class Zygote:
         """Tell whether a shim has died that we have not collected yet."""
         return any((stat := procs.read_stat(pid)) is None or stat.state in "ZX" for pid in self._shims)
 
-    def _shim_died(self, session_id: str, pid: int) -> list[Ward]:
+    def _shim_died(self, pid: int) -> list[Ward]:
         """A shim that left in good order has written an end; any other was killed: return what it had."""
+        session_id = self._shims[pid]
         try:
             record = records.read_record(self._runtime.sessions_fd, session_id)
         except records.RecordError as err:
@@ -146,18 +146,30 @@ class Zygote:
         self._keeper.say(f"the shim of session {session_id} was killed; its processes are ours now")
         return [Ward(session_id, record["mark"], record.get("pid", 0), record.get("pid_start", 0))]
 
-    def _write_end(self, ward: Ward, exit: dict[str, int] | None) -> None:
-        """Nobody of an orphaned session is left: write it down, then tell."""
+    def _write_end(self, ward: Ward, exit: Exit | None) -> bool:
+        """Nobody of an orphaned session is left: write it down, then tell; False when it cannot be written."""
         now = time.monotonic()
-        with contextlib.suppress(OSError, records.RecordError):
+        try:
             if record := records.read_record(self._runtime.sessions_fd, ward.id):
                 end = {"exit": exit or record.get("exit"), "proof": "zygote_echild", "ended": True}
                 end["ended_at_ms"] = time.time_ns() // 1_000_000
                 records.replace_record(self._runtime.sessions_fd, ward.id, {**record, **end})
+        except records.RecordError as err:
+            self._keeper.say(f"session {ward.id}: {err}")
+        except OSError:
+            return False
         self._keeper.tell({"did": "ended", "id": ward.id})
         for kill, seq in [item for item in self._kills if item[0].ward.id == ward.id]:
             self._kills.remove((kill, seq))
             self._keeper.tell({"did": "killed", "seq": seq, **kill.result(now, "killed")})
+        return True
+
+
+def _collect() -> Iterator[tuple[int, int]]:
+    """Yield (pid, wait status) of every child that is dead."""
+    with contextlib.suppress(ChildProcessError):
+        while (got := os.waitpid(-1, os.WNOHANG | WALL))[0]:
+            yield got
 
 
 def _become_shim(sessions_fd: int, fds: list[int], soft_files: int) -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import trio
@@ -12,6 +13,8 @@ from ptyd.daemon.handlers.table import Table
 from ptyd.daemon.session import Session
 from ptyd.protocol import limits, messages
 from ptyd.protocol.errors import Code, PtydError
+
+IS_ID = re.compile(limits.ID_PATTERN).fullmatch
 
 
 class Ending:
@@ -27,9 +30,14 @@ class Ending:
         assert request.id is not None
         session = self._context.registry.find(request.id)
         if session is None:
-            self._context.killer.fence(request.id, request.generation or 1, request.grace_ms, request.force)
-            raise PtydError(Code.NOT_FOUND, f"no session {request.id}; a late spawn of it will be refused")
+            self._fence_unknown(request.id, request)
+            raise PtydError(Code.NOT_FOUND, f"no session {request.id}; see: ptyd ls --all")
         return await self._context.killer.kill(session, request.grace_ms, request.force, request.generation)
+
+    def _fence_unknown(self, id_or_name: str, request: messages.SessionKill) -> None:
+        """Refuse a spawn that may still be on its way, unless only a session's name can look like this."""
+        if IS_ID(id_or_name):
+            self._context.killer.fence(id_or_name, request.generation or 1, request.grace_ms, request.force)
 
     async def _kill_labelled(self, request: messages.SessionKill) -> object:
         results: list[dict[str, Any]] = []
