@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import struct
 import sys
 import time
 
@@ -69,10 +70,11 @@ def _connect_soon(runtime: paths.Runtime, deadline: float) -> socket.socket:
 def _connect_once(runtime: paths.Runtime, deadline: float) -> socket.socket | None:
     """Connect; None when nobody listens."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    sock.settimeout(max(0.01, deadline - time.monotonic()))
+    # Python's own timeout would not wait: a non-blocking connect to a full backlog fails at once (unix(7)).
+    _set_send_timeout(sock, max(0.01, deadline - time.monotonic()))
     try:
         sock.connect(runtime.address(paths.SOCKET))
-    except TimeoutError:
+    except BlockingIOError:
         sock.close()
         raise Busy(
             f"the daemon of {runtime.path} is alive but does not answer; try again, or: ptyd doctor"
@@ -82,8 +84,16 @@ def _connect_once(runtime: paths.Runtime, deadline: float) -> socket.socket | No
         if err.errno in (errno.ENOENT, errno.ECONNREFUSED):
             return None
         raise Unreachable(f"cannot connect to {runtime.path}/{paths.SOCKET}: {err.strerror}") from err
-    sock.settimeout(None)
+    _set_send_timeout(sock, 0)
     return sock
+
+
+def _set_send_timeout(sock: socket.socket, seconds: float) -> None:
+    """Bound a blocking connect or send; 0 is without end. Source: socket(7), SO_SNDTIMEO."""
+    whole = int(seconds)
+    sock.setsockopt(
+        socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", whole, int((seconds - whole) * 1e6))
+    )
 
 
 def start_daemon(path: str) -> None:

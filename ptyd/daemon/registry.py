@@ -28,6 +28,7 @@ from ptyd.shim.link import Body
 log = structlog.get_logger()
 
 BIRTH_DEADLINE_S = 30.0  # a program on a filesystem that hangs; its session stays `starting` meanwhile
+RING_LOOK_S = 1.0  # how often a ring that outlived its shim is looked at for readers
 LINGERING_SHIMS = 64  # ended sessions whose whole ring is kept readable; the oldest give way
 
 
@@ -81,6 +82,17 @@ class Registry:
             return session
         raise PtydError(Code.NOT_FOUND, f"no session {id_or_name}; see: ptyd ls --all")
 
+    def get_living(self, id_or_name: str) -> Session:
+        """Find a session that has not ended.
+
+        Raises:
+            PtydError: `not_found` or `ended`.
+        """
+        session = self.get(id_or_name)
+        if not session.is_living:
+            raise session.gone()
+        return session
+
     def select(self, labels: dict[str, str]) -> list[Session]:
         return [s for s in self.sessions.values() if labels.items() <= s.labels.items()]
 
@@ -125,8 +137,16 @@ class Registry:
             self.drop(session)  # it never ran, and its shim has said so
         elif session.is_living:
             self._nursery.start_soon(self._look_again, session)
-        elif not session.attached:
-            session.release_ring(self._kept_tail(session))
+        elif session.holds_ring:
+            self._nursery.start_soon(self._release_ring, session)
+
+    async def _release_ring(self, session: Session) -> None:
+        """Give an ended session's ring back, but not under a reader, nor sooner than a shim would."""
+        if session.fact("proof") == "zygote_echild":
+            await trio.sleep(self.config.ring_linger_s)
+        while session.attached:
+            await trio.sleep(RING_LOOK_S)
+        session.release_ring(self._kept_tail(session))
 
     def _kept_tail(self, session: Session) -> bytes:
         """Return the tail of output that an ended session's record keeps."""
@@ -270,8 +290,22 @@ class Registry:
     def unsupervised_ended(self, session_id: str) -> None:
         """The zygote says that nobody is left of a session without a shim."""
         self.notice(session_id)
-        if session := self.sessions.get(session_id):
-            session.tell_followers()
+        session = self.sessions.get(session_id)
+        if session is not None and session.holds_ring and not session.is_living:
+            self._keep_output(session)
+
+    def _keep_output(self, session: Session) -> None:
+        """Complete the zygote's exit record by what only we can still see: where the output ended."""
+        output, end_offset = session.output, session.facts["end_offset"]
+        assert output is not None
+        _, tail = output.read(max(output.start, end_offset - records.TAIL_BYTES), records.TAIL_BYTES)
+        try:
+            record = records.read_record(self._runtime.sessions_fd, session.id)
+            if record is not None and record.get("ended") and "end_offset" not in record:
+                offsets = {"exit_offset": session.facts["exit_offset"], "end_offset": end_offset}
+                records.write_exit(self._runtime.sessions_fd, session.id, {**record, **offsets}, tail)
+        except (OSError, records.RecordError) as err:
+            log.warning("record", session=session.id, error=str(err))
 
     def socket_vanished(self, session_id: str) -> None:
         """Somebody removed a shim's socket file: have it bound again."""

@@ -154,6 +154,7 @@ class Session:
         self.move(SessionEvent.PROVEN_DEAD)
         self._on_change(self, before)
         self.born.set()
+        self.tell_followers()
 
     # -- the link --------------------------------------------------------------------------------------
 
@@ -236,6 +237,11 @@ class Session:
             self._link.close()
             self._link = None
             self._mask = select.EPOLLIN
+
+    @property
+    def holds_ring(self) -> bool:
+        """Tell whether the whole ring is at hand, and not only a tail of it."""
+        return self._memory is not None
 
     def release_ring(self, tail: bytes) -> None:
         """Give the ring's memory back; what is left to read is the tail that the record keeps."""

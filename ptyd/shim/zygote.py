@@ -147,7 +147,7 @@ class Zygote:
         return [Ward(session_id, record["mark"], record.get("pid", 0), record.get("pid_start", 0))]
 
     def _write_end(self, ward: Ward, exit: Exit | None) -> bool:
-        """Nobody of an orphaned session is left: write it down, then tell; False when it cannot be written."""
+        """Nobody of an orphaned session is left: write it down, then tell; False when that cannot be."""
         now = time.monotonic()
         try:
             if record := records.read_record(self._runtime.sessions_fd, ward.id):

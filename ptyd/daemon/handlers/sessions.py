@@ -68,7 +68,7 @@ class Sessions:
         return session_row(session, await self._look(session))
 
     async def _update(self, client: Client, msgid: int | None, request: messages.SessionUpdate) -> object:
-        session = self._context.registry.get(request.id)
+        session = self._context.registry.get_living(request.id)
         if request.name and any(
             o.name == request.name and o is not session for o in self._context.registry.living()
         ):

@@ -101,7 +101,7 @@ class Typing:
         return wait()
 
     def _resize(self, client: Client, msgid: int | None, request: messages.SessionResize) -> object:
-        session = self._context.registry.get(request.id)
+        session = self._context.registry.get_living(request.id)
         for view in client.attachments.values():
             if view.session is session and view.may_write:
                 view.size = (request.rows, request.cols)
@@ -110,7 +110,7 @@ class Typing:
         )
 
     def _signal(self, client: Client, msgid: int | None, request: messages.SessionSignal) -> object:
-        session = self._context.registry.get(request.id)
+        session = self._context.registry.get_living(request.id)
         body = {"do": "signal", "signal": request.signal, "to": request.to}
         return _signalled(self._in_order(client, session, lambda: session.post(body)))
 

@@ -1,0 +1,7 @@
+"""Speed and memory, measured and reported: `python -m tests.bench [--quick] [--json FILE]`.
+
+Nothing here asserts: a figure depends on the machine, and a busy one would fail for no fault of ptyd's.
+What is compared with dtach is measured in turns with it, in the same run. Sees ptyd from outside: the
+wire, /proc, signals. Everything runs in private directories, and every process that was started is
+ended, whatever happens.
+"""

@@ -1,0 +1,121 @@
+"""`python -m tests.bench`: run all measurements, print the table, end every process."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from tests.bench import ending, streams
+from tests.bench.crowd import Crowd
+from tests.bench.report import WITHOUT_DTACH, Figure, as_json, machine, table
+from tests.bench.terminals import has_dtach
+from tests.support import processes
+from tests.support.daemon import RuntimeDir
+
+STRANGERS: Final = ("PTYD_", "XDG_RUNTIME_DIR")
+
+
+@attrs.frozen(kw_only=True)
+class Sizes:
+    """How much is measured."""
+
+    rounds: int = 5
+    stream_mib: int = 64
+    keys: int = 1000
+    kills: int = 20
+    lists: int = 20
+    idle_sessions: int = 500
+    idle_s: float = 10.0
+    idle_rounds: int = 2
+    sessions: int = 1000
+    adoptions: int = 3
+
+
+QUICK: Final = Sizes(
+    rounds=3,
+    stream_mib=16,
+    keys=300,
+    kills=5,
+    lists=5,
+    idle_sessions=50,
+    idle_s=2.0,
+    idle_rounds=1,
+    sessions=100,
+    adoptions=1,
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print, and write the JSON; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a tenth of it, to see that it works")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample to FILE")
+    options = parser.parse_args(argv)
+    sizes = QUICK if options.quick else Sizes()
+    _cut_off()
+    figures = _guarded(sizes)
+    if options.json:
+        options.json.write_text(json.dumps(as_json(figures, attrs.asdict(sizes)), indent=2) + "\n")
+    print(table(figures))
+    return 0
+
+
+def _cut_off() -> None:
+    """Leave any ptyd of whoever runs this alone."""
+    for name in [name for name in os.environ if name.startswith(STRANGERS)]:
+        del os.environ[name]
+    os.environ.update(PTYD_TEST="1", PTYD_ALLOW_NESTED="1")
+
+
+def _guarded(sizes: Sizes) -> list[Figure]:
+    """Measure in a private runtime directory; nothing of it is left, whatever happens."""
+    processes.become_subreaper()
+    guard = processes.Guard()
+    # Every adoption costs the zygote's crash budget one death.
+    runtime = RuntimeDir({"PTYD_CRASH_BUDGET": "1000", "PTYD_RING_LINGER_S": "1"})
+    try:
+        figures = measure(runtime.start(), sizes)
+        runtime.stop()
+        return figures
+    finally:
+        guard.end_all()
+        runtime.remove()
+
+
+def measure(runtime: RuntimeDir, sizes: Sizes) -> list[Figure]:
+    """Run every measurement, those that need an empty daemon first."""
+    if not has_dtach():
+        _say(WITHOUT_DTACH)
+    _say(", ".join(f"{key} {value}" for key, value in machine().items()))
+    crowded = Crowd(runtime)
+    steps: list[tuple[str, Callable[[], list[Figure]]]] = [
+        ("throughput", lambda: streams.measure_throughput(runtime, sizes.rounds, sizes.stream_mib)),
+        ("echo", lambda: streams.measure_echo(runtime, sizes.rounds, sizes.keys)),
+        ("kill", lambda: ending.measure_kill(runtime, sizes.rounds, sizes.kills)),
+        (f"{sizes.idle_sessions} sessions", lambda: crowded.fill(sizes.idle_sessions)),
+        ("idle", lambda: crowded.measure_idle(sizes.idle_rounds, sizes.idle_s)),
+        (f"{sizes.sessions} sessions", lambda: crowded.fill(sizes.sessions)),
+        ("memory", crowded.measure_memory),
+        ("list", lambda: crowded.measure_list(sizes.rounds, sizes.lists)),
+        ("adoption", lambda: crowded.measure_adoption(sizes.adoptions)),
+    ]
+    figures: list[Figure] = []
+    for name, step in steps:
+        _say(f"{name} …")
+        figures += step()
+    return figures
+
+
+def _say(text: str) -> None:
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

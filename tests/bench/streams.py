@@ -1,0 +1,127 @@
+"""One client and one terminal: how much comes out, and how fast a key comes back.
+
+Each round runs dtach and ptyd one after the other, and the next round the other way round: what slows
+the machine for a while slows both.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Final, TypeVar
+
+from tests.bench.report import Figure, percentile
+from tests.bench.terminals import Terminal, dtach_terminal, has_dtach, ptyd_terminal
+from tests.support.daemon import RuntimeDir
+
+LINE: Final = b"x" * 63 + b"\n"
+END: Final = b"THE-END"
+WARM_UP_KEYS: Final = 50
+MIB: Final = 1 << 20
+
+T = TypeVar("T")
+Open = Callable[[list[str]], AbstractContextManager[Terminal]]
+
+
+def measure_throughput(runtime: RuntimeDir, rounds: int, size_mib: int) -> list[Figure]:
+    """Measure MiB/s of `cat` of a text file, as the client gets them."""
+    text = runtime.base / "text"
+    text.write_bytes(LINE * (size_mib * MIB // len(LINE)))
+    ready = runtime.base / "ready"
+    # Typed first, printed then: the shell's echo is off, and the end is not in what we type.
+    script = f"stty -echo; : >{ready}; read go; cat {text}; printf '%s-%s' THE END; read stay"
+    lost: list[int] = []
+
+    def drain(open_terminal: Open) -> float:
+        with open_terminal(["sh", "-c", script]) as terminal:
+            began = time.perf_counter()
+            terminal.type(b"\n")
+            count = _count_until_end(terminal)
+            lost.append(terminal.lost_bytes)
+            return count / MIB / (time.perf_counter() - began)
+
+    samples = _in_turns(_kinds(runtime, ready), rounds, drain)
+    text.unlink()
+    dtach = samples.get("dtach", [])
+    lost_share = 100 * max(lost) / (size_mib * MIB)
+    name = f"throughput, {size_mib} MiB of text"
+    return [
+        Figure(
+            name=f"{name}, lossless (`pace`)",
+            unit="MiB/s",
+            samples=samples["pace"],
+            reference=dtach,
+            at_least=0.9,
+            is_relative=True,
+        ),
+        Figure(
+            name=f"{name}, `skip`",
+            unit="MiB/s",
+            samples=samples["skip"],
+            reference=dtach,
+            at_least=0.9,
+            is_relative=True,
+            note=f"at most {lost_share:.1f} % lost in a round",
+        ),
+    ]
+
+
+def _count_until_end(terminal: Terminal) -> int:
+    count, tail = 0, b""
+    while not tail.endswith(END):
+        data = terminal.receive()
+        count += len(data)
+        tail = (tail + data)[-len(END) :]
+    return count
+
+
+def measure_echo(runtime: RuntimeDir, rounds: int, keys: int) -> list[Figure]:
+    """Measure the time from a key's being sent to its coming back, through `cat` on a raw terminal."""
+    ready = runtime.base / "ready"
+    script = f"stty raw -echo; : >{ready}; exec cat"
+
+    def type_keys(open_terminal: Open) -> list[float]:
+        with open_terminal(["sh", "-c", script]) as terminal:
+            return [_echo_ms(terminal) for _ in range(WARM_UP_KEYS + keys)][WARM_UP_KEYS:]
+
+    kinds = {kind: opened for kind, opened in _kinds(runtime, ready).items() if kind != "pace"}
+    samples = _in_turns(kinds, rounds, type_keys)
+    return [
+        Figure(
+            name=f"keystroke echo p{percent}",
+            unit="ms",
+            samples=[percentile(times, percent) for times in samples["skip"]],
+            reference=[percentile(times, percent) for times in samples.get("dtach", [])],
+            at_most=2 if percent == 50 else None,
+            is_relative=True,
+        )
+        for percent in (50, 99)
+    ]
+
+
+def _echo_ms(terminal: Terminal) -> float:
+    began = time.perf_counter()
+    terminal.type(b"k")
+    terminal.receive()
+    return (time.perf_counter() - began) * 1000
+
+
+def _kinds(runtime: RuntimeDir, ready: Path) -> dict[str, Open]:
+    kinds: dict[str, Open] = {
+        "pace": lambda argv: ptyd_terminal(runtime, argv, ready, "pace"),
+        "skip": lambda argv: ptyd_terminal(runtime, argv, ready, "skip"),
+    }
+    if has_dtach():
+        kinds["dtach"] = lambda argv: dtach_terminal(runtime.base, argv, ready)
+    return kinds
+
+
+def _in_turns(kinds: dict[str, Open], rounds: int, measure: Callable[[Open], T]) -> dict[str, list[T]]:
+    samples: dict[str, list[T]] = {kind: [] for kind in kinds}
+    for number in range(rounds):
+        order = list(kinds) if number % 2 else list(reversed(kinds))
+        for kind in order:
+            samples[kind].append(measure(kinds[kind]))
+    return samples
