@@ -39,24 +39,18 @@ def run(arguments: list[str] | None = None) -> int:
     except PtydError as error:
         tell_error(error)
         return error.exit_status
-    except BrokenPipeError:
-        _drop_stdout()
-        return 0  # the reader has seen enough
     except Exception as error:  # noqa: BLE001  # the last place where a fault can be told
         return _tell_fault(error)
     return status if isinstance(status, int) else 0
 
 
 def _flush() -> None:
+    from ptyd.cli.output import drop_stdout
+
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        _drop_stdout()
-
-
-def _drop_stdout() -> None:
-    """Nobody reads any more; keep the interpreter from saying so when it exits."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), 1)
+        drop_stdout()
 
 
 def _tell_fault(error: Exception) -> int:

@@ -53,8 +53,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
     except paths.RuntimeDirError as error:
         yield Finding("fail", str(error))
         return
-    if not os.path.lexists(path):
-        yield Finding("ok", f"runtime directory {path}: not there yet, made at the first start")
+    if not os.path.lexists(os.path.join(path, paths.SESSIONS)):
+        yield Finding("ok", f"runtime directory {path}: nothing was started there yet")
         return
     try:
         runtime = paths.open_runtime(path, create=False)

@@ -13,6 +13,7 @@ import click
 
 from ptyd import __version__
 from ptyd.blocking import BlockingClient
+from ptyd.cli.output import drop_stdout
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -110,6 +111,14 @@ class Command(click.Command):
 
 class Root(click.Group):
     """The group of all commands, none of which is imported before it is needed."""
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run the command; that its reader has seen enough is no error (click would exit with 1)."""
+        try:
+            return super().invoke(context)
+        except BrokenPipeError:
+            drop_stdout()
+            return 0
 
     def list_commands(self, context: click.Context) -> list[str]:
         return list(COMMANDS)

@@ -82,7 +82,10 @@ def inspect(settings: Settings, sessions: tuple[str, ...]) -> int:
 
 @command()
 def status(settings: Settings) -> int:
-    """Show the running daemon; exit with 69 when none runs. Never starts one."""
+    """Show the running daemon.
+
+    Exits with 69 when none runs; never starts one.
+    """
     with settings.connect(start=False) as client:
         stats = client.call("daemon.stats")
     if settings.json:

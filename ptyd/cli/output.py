@@ -56,6 +56,11 @@ def put_bytes(data: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
+def drop_stdout() -> None:
+    """Nobody reads any more; keep the interpreter from saying so when it exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), 1)
+
+
 def put_table(columns: Sequence[str], rows: Iterable[Sequence[str]], states: int = -1) -> None:
     """Write aligned columns, the last cut to the terminal's width; column `states` in colour."""
     lines = [[printable(cell) for cell in row] for row in (columns, *rows)]

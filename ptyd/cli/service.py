@@ -31,7 +31,10 @@ def daemon(settings: Settings) -> int:
 @command()
 @click.option("--kill", "kills", is_flag=True, help="End all sessions first, with proof.")
 def stop(settings: Settings, kills: bool) -> int:
-    """Stop the daemon. Sessions live on, and the next daemon finds them."""
+    """Stop the daemon.
+
+    Sessions live on, and the next daemon finds them.
+    """
     try:
         client = settings.connect(start=False)
     except PtydError as error:

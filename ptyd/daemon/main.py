@@ -125,6 +125,7 @@ class Daemon:
         self.stop(for_good=False)
 
     async def _say_farewell(self) -> None:
+        self._zygote.tell_stopping()
         self._server.close()
         if self.exit_status == EXIT_STOPPED:
             self._registry.dismiss_ended()  # the zygote leaves with the last shim: let no ended one hold it

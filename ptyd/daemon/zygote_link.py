@@ -6,6 +6,7 @@ and the daemon steps down for a new pair.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -36,6 +37,11 @@ class ZygoteLink:
 
     def tell_ready(self) -> None:
         self._send({"do": "ready"})
+
+    def tell_stopping(self) -> None:
+        """Whoever asks the zygote for a daemon from now on waits for another than this one."""
+        with contextlib.suppress(PtydError):
+            self._send({"do": "stopping"})
 
     def fork_shim(self, session_id: str, spec: Body, shim_end: socket.socket) -> None:
         """Have a shim forked that speaks over the other end of `shim_end`.

@@ -47,6 +47,14 @@ class Code(enum.StrEnum):
     PROTOCOL_VIOLATION = "protocol_violation"
 
 
+# What stands before the text of an error. MessagePack-RPC leaves it open; Neovim, the client that most
+# people have, shows the text only after one of its own two: an exception, or a request that was wrong.
+EXCEPTION: Final = 0
+VALIDATION: Final = 1
+NEVER_SENT: Final = -1
+"""In place of a number: raised by client libraries, and never crosses the wire."""
+
+
 class Row(NamedTuple):
     """A code's number on the wire, the command line's exit status for it, and its meaning."""
 
@@ -55,43 +63,40 @@ class Row(NamedTuple):
     meaning: str
 
 
-CLIENT_SIDE_FROM: Final = 100
-"""Numbers from here on are raised by client libraries and never cross the wire."""
-
-# A number or an exit status may be read by scripts: rows are added, never changed.
+# An exit status may be read by scripts: rows are added, never changed.
 TABLE: Final[dict[Code, Row]] = {
-    Code.BAD_REQUEST: Row(1, 2, "the message is no acceptable request at this point"),
-    Code.UNKNOWN_METHOD: Row(2, 2, "this daemon has no such method"),
-    Code.INVALID_PARAMS: Row(3, 2, "a field is missing, of the wrong type or out of its bounds"),
-    Code.NOT_FOUND: Row(4, 3, "no session or attachment has that id or name"),
-    Code.EXISTS: Row(5, 4, "a living session has that id, or a record of that generation"),
-    Code.NAME_TAKEN: Row(6, 4, "a living session has that name"),
-    Code.FENCED: Row(7, 4, "that id was killed at this generation or a later one"),
-    Code.PROGRAM_NOT_FOUND: Row(8, 1, "the program to run does not exist"),
-    Code.PROGRAM_NOT_EXECUTABLE: Row(9, 1, "the program to run cannot be executed"),
-    Code.CWD_UNAVAILABLE: Row(10, 1, "the working directory is missing or cannot be entered"),
-    Code.SPAWN_FAILED: Row(11, 1, "the session could not be started for another reason"),
-    Code.INPUT_FULL: Row(12, 75, "the session's input queue has no room; nothing was accepted"),
-    Code.READ_ONLY: Row(13, 4, "this connection is attached to the session for reading only"),
-    Code.SELF_ATTACH: Row(14, 4, "the client runs inside the session that it asks to attach to"),
-    Code.ENDED: Row(15, 4, "the session has ended"),
-    Code.KILL_UNCONFIRMED: Row(16, 4, "not every process of the session is proven dead"),
-    Code.UNSUPERVISED: Row(17, 4, "the session's shim is gone, so this cannot be done any more"),
-    Code.WRONG_INSTANCE: Row(18, 4, "this is not the instance that the request expects"),
-    Code.BUSY: Row(19, 75, "the daemon cannot do this just now; ask again"),
-    Code.TOO_MANY_SESSIONS: Row(20, 75, "the daemon's limit of sessions is reached"),
-    Code.TOO_MANY_ATTACHMENTS: Row(21, 75, "the connection's limit of attachments is reached"),
-    Code.TOO_MANY_REQUESTS: Row(22, 75, "the connection's limit of unanswered requests is reached"),
-    Code.TOO_MANY_CLIENTS: Row(23, 75, "the daemon's limit of connections is reached"),
-    Code.TIMEOUT: Row(24, 1, "the time allowed was over first"),
-    Code.NO_SPACE: Row(25, 1, "no memory, disk space or descriptors are left for this"),
-    Code.STILL_RUNNING: Row(26, 4, "the session has not ended"),
-    Code.STOPPING: Row(27, 69, "the daemon is stopping"),
-    Code.INTERNAL: Row(28, 1, "a fault of the daemon's; its log says more"),
-    Code.UNREACHABLE: Row(100, 69, "no daemon can be reached or started"),
-    Code.MAYBE_APPLIED: Row(101, 69, "the connection was lost before the answer came"),
-    Code.NESTED: Row(102, 4, "inside a session no daemon is started, and none runs"),
-    Code.PROTOCOL_VIOLATION: Row(103, 1, "the other end does not keep to the protocol"),
+    Code.BAD_REQUEST: Row(VALIDATION, 2, "the message is no acceptable request at this point"),
+    Code.UNKNOWN_METHOD: Row(VALIDATION, 2, "this daemon has no such method"),
+    Code.INVALID_PARAMS: Row(VALIDATION, 2, "a field is missing, of the wrong type or out of its bounds"),
+    Code.NOT_FOUND: Row(EXCEPTION, 3, "no session or attachment has that id or name"),
+    Code.EXISTS: Row(EXCEPTION, 4, "a living session has that id, or a record of that generation"),
+    Code.NAME_TAKEN: Row(EXCEPTION, 4, "a living session has that name"),
+    Code.FENCED: Row(EXCEPTION, 4, "that id was killed at this generation or a later one"),
+    Code.PROGRAM_NOT_FOUND: Row(EXCEPTION, 1, "the program to run does not exist"),
+    Code.PROGRAM_NOT_EXECUTABLE: Row(EXCEPTION, 1, "the program to run cannot be executed"),
+    Code.CWD_UNAVAILABLE: Row(EXCEPTION, 1, "the working directory is missing or cannot be entered"),
+    Code.SPAWN_FAILED: Row(EXCEPTION, 1, "the session could not be started for another reason"),
+    Code.INPUT_FULL: Row(EXCEPTION, 75, "the session's input queue has no room; nothing was accepted"),
+    Code.READ_ONLY: Row(EXCEPTION, 4, "this connection is attached to the session for reading only"),
+    Code.SELF_ATTACH: Row(EXCEPTION, 4, "the client runs inside the session that it asks to attach to"),
+    Code.ENDED: Row(EXCEPTION, 4, "the session has ended"),
+    Code.KILL_UNCONFIRMED: Row(EXCEPTION, 4, "not every process of the session is proven dead"),
+    Code.UNSUPERVISED: Row(EXCEPTION, 4, "the session's shim is gone, so this cannot be done any more"),
+    Code.WRONG_INSTANCE: Row(EXCEPTION, 4, "this is not the instance that the request expects"),
+    Code.BUSY: Row(EXCEPTION, 75, "the daemon cannot do this just now; ask again"),
+    Code.TOO_MANY_SESSIONS: Row(EXCEPTION, 75, "the daemon's limit of sessions is reached"),
+    Code.TOO_MANY_ATTACHMENTS: Row(EXCEPTION, 75, "the connection's limit of attachments is reached"),
+    Code.TOO_MANY_REQUESTS: Row(EXCEPTION, 75, "the connection's limit of unanswered requests is reached"),
+    Code.TOO_MANY_CLIENTS: Row(EXCEPTION, 75, "the daemon's limit of connections is reached"),
+    Code.TIMEOUT: Row(EXCEPTION, 1, "the time allowed was over first"),
+    Code.NO_SPACE: Row(EXCEPTION, 1, "no memory, disk space or descriptors are left for this"),
+    Code.STILL_RUNNING: Row(EXCEPTION, 4, "the session has not ended"),
+    Code.STOPPING: Row(EXCEPTION, 69, "the daemon is stopping"),
+    Code.INTERNAL: Row(EXCEPTION, 1, "a fault of the daemon's; its log says more"),
+    Code.UNREACHABLE: Row(NEVER_SENT, 69, "no daemon can be reached or started"),
+    Code.MAYBE_APPLIED: Row(NEVER_SENT, 69, "the connection was lost before the answer came"),
+    Code.NESTED: Row(NEVER_SENT, 4, "inside a session no daemon is started, and none runs"),
+    Code.PROTOCOL_VIOLATION: Row(NEVER_SENT, 1, "the other end does not keep to the protocol"),
 }
 
 

@@ -65,8 +65,10 @@ class Keeper:
             self._receive(self._link)
 
     def close(self) -> None:
+        """Leave. A caller who is hung up on without an answer tries again, and is the next zygote."""
         records.remove(self._runtime.fd, paths.ZYGOTE_SOCKET)
-        self._answer_callers({"error": "the zygote is leaving; try again"})
+        for fd in list(self._callers):
+            self._drop_caller(fd)
 
     def say(self, text: str) -> None:
         """Write a line to the log, for a person."""
@@ -113,6 +115,8 @@ class Keeper:
         if ask["do"] == "ready":
             self._is_ready = True
             self._answer_callers({"ready": True})
+        elif ask["do"] == "stopping":
+            self._is_ready = False  # whoever comes from now on wants the next one
         else:
             self._on_ask(ask, fds)
         for fd in fds:
@@ -130,7 +134,8 @@ class Keeper:
         self._close_link()
         code = os.waitstatus_to_exitcode(status)
         if self._is_stopping or code == EXIT_STOPPED:
-            self._answer_callers({"error": "the daemon was stopped just now; try again"})
+            if self._callers:
+                self._start_again()
         elif code in (EXIT_TEMPORARY, EXIT_CONFIG):
             self._answer_callers({"error": self._why_not(code)})
         elif wait_s := self._budget_spent_s():

@@ -197,7 +197,9 @@ class Link:
     def receive_with_fds(self, most: int = 2) -> tuple[bytes, list[int]] | None:
         """Like `receive`, for messages that may carry descriptors."""
         try:
-            message, fds, _, _ = socket.recv_fds(self.sock, MAX_DATAGRAM_BYTES, most, socket.MSG_CMSG_CLOEXEC)
+            # Not socket.recv_fds: in Python 3.11 it drops the flag, and programs would inherit them.
+            room = socket.CMSG_LEN(most * array.array("i").itemsize)
+            message, told, _, _ = self.sock.recvmsg(MAX_DATAGRAM_BYTES, room, socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
             return None
         except ConnectionResetError:
@@ -206,7 +208,7 @@ class Link:
             raise LinkClosed(str(err)) from err
         if not message:
             raise LinkClosed("end of file")
-        return message, fds
+        return message, [fd for _, _, data in told for fd in array.array("i", data)]
 
     def close(self) -> None:
         self.sock.close()

@@ -85,6 +85,8 @@ class Shim:
         self._links = Links(sessions_fd, spec.id, self._epoll, self._obey, self._link_gone)
         self._children_fd = child_wakeups()
         self._epoll.register(self._children_fd, select.EPOLLIN)
+        # Before anybody is told: should we be killed next, the record names the leader.
+        self._update_record({"pid": self._facts["pid"], "pid_start": self._facts["pid_start"]})
         self._links.add(link)
         self._send_state(link)
 
@@ -92,7 +94,6 @@ class Shim:
 
     def run(self) -> None:
         """Serve until the session has ended and its ring was readable for long enough."""
-        self._update_record({"pid": self._facts["pid"], "pid_start": self._facts["pid_start"]})
         self._children_changed(time.monotonic())  # one may have died before we listened
         while self._leave_at is None or time.monotonic() < self._leave_at:
             for fd, mask in self._epoll.poll(self._timeout()):

@@ -77,12 +77,12 @@ def _refuse(why: str, status: int) -> int:
 
 
 def _run_foreground(runtime: paths.Runtime) -> int:
-    if paths.take_lock(runtime, paths.ZYGOTE_LOCK) is not None:
+    answer = _take_lock(runtime)
+    if answer is None:
         return serve(runtime, True, None)
-    pid = paths.lock_holder(runtime, paths.ZYGOTE_LOCK)
-    answer = _ask_running(runtime) or _mute(runtime)
     if "error" in answer:
         return _report(answer)
+    pid = paths.lock_holder(runtime, paths.ZYGOTE_LOCK)
     return _refuse(f"already served by zygote {pid}; see: ptyd status", EXIT_REFUSED)
 
 
@@ -95,15 +95,23 @@ def _run_background(runtime: paths.Runtime) -> int:
     ours.close()
     os.setsid()
     os.chdir("/")
+    answer = _take_lock(runtime)
+    if answer is not None:
+        theirs.send(json.dumps(answer).encode())
+        return 0
+    _detach_output(runtime)
+    return serve(runtime, False, theirs)
+
+
+def _take_lock(runtime: paths.Runtime) -> Answer | None:
+    """Take the zygote's lock for life; or return what the zygote that holds it says of its daemon."""
     deadline = time.monotonic() + RACE_S
     while paths.take_lock(runtime, paths.ZYGOTE_LOCK) is None:
         answer = _ask_running(runtime)
         if answer is not None or time.monotonic() >= deadline:
-            theirs.send(json.dumps(answer or _mute(runtime)).encode())
-            return 0
+            return answer or _mute(runtime)
         time.sleep(RETRY_S)  # it is just starting or just leaving: one of us will hold the lock
-    _detach_output(runtime)
-    return serve(runtime, False, theirs)
+    return None
 
 
 def _report(answer: dict[str, object]) -> int:

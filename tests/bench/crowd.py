@@ -72,11 +72,9 @@ class Crowd:
 
     def measure_list(self, rounds: int, calls: int) -> list[Figure]:
         """Measure `session.list` without detail, from the request to the decoded answer."""
-        samples = []
         with self._runtime.connect() as rpc:
             count = _count_running(rpc)
-            for _ in range(rounds):
-                samples.append(percentile([_list_ms(rpc) for _ in range(calls)], 50))
+            samples = [percentile([_list_ms(rpc) for _ in range(calls)], 50) for _ in range(rounds)]
         return [Figure(name=f"`list` of {count} sessions p50", unit="ms", samples=samples, at_most=15)]
 
     def measure_memory(self) -> list[Figure]:

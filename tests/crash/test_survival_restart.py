@@ -84,7 +84,9 @@ def test_S1_daemon_killed_under_flood_at_random_instants(runtime: RuntimeDir, tm
                 kill_one_daemon(runtime, zygote, chance)
             wanted = follower.connections + 1
             follower.read_until(lambda wanted=wanted: follower.connections >= wanted)  # type: ignore[misc]
-            follower.read_until(lambda: sprinter.stream.end, what="the short session's end is told")
+            follower.read_until(
+                lambda ended=sprinter.stream: ended.end, what="the short session's end is told"
+            )
             sprinter.check()
         read_on(follower, streams)
         assert pids(runtime) == before

@@ -129,21 +129,26 @@ def test_S9_two_started_at_once(runtime: RuntimeDir) -> None:
     """The other says who serves. Neither leaves anything of its own behind."""
     runtime.was_wrecked = True
     for _ in range(soak(2, 50)):
-        two = [
-            subprocess.Popen([*ZYGOTE, str(runtime.path)], env=runtime.env, stderr=subprocess.PIPE, text=True)
-            for _ in range(2)
-        ]
-        loser = wait_until(lambda two=two: next((p for p in two if p.poll() is not None), None))  # type: ignore[misc]
-        [winner] = [process for process in two if process is not loser]
-        said = loser.communicate()[1]
-        assert loser.returncode == EXIT_REFUSED, said
-        assert f"already served by zygote {winner.pid}" in said
-        assert runtime.zygote_pid() == winner.pid
-        assert processes.parent((runtime.hello() or {})["pid"]) == winner.pid
-        assert runtime.stop()
-        assert winner.wait(5) == 0
-        assert winner.stderr is not None
-        winner.stderr.close()
+        with start_zygote(runtime) as one, start_zygote(runtime) as other:
+            loser = wait_until(lambda: next((p for p in (one, other) if p.poll() is not None), None))
+            winner = other if loser is one else one
+            said = loser.communicate()[1]
+            assert loser.returncode == EXIT_REFUSED, said
+            assert f"already served by zygote {winner.pid}" in said
+            assert runtime.zygote_pid() == winner.pid
+            assert processes.parent((runtime.hello() or {})["pid"]) == winner.pid
+            assert runtime.stop()
+            assert winner.wait(5) == 0
+
+
+@contextlib.contextmanager
+def start_zygote(runtime: RuntimeDir) -> Iterator[subprocess.Popen[str]]:
+    command = [*ZYGOTE, str(runtime.path)]
+    with subprocess.Popen(command, env=runtime.env, stderr=subprocess.PIPE, text=True) as zygote:
+        try:
+            yield zygote
+        finally:
+            zygote.kill()
 
 
 def test_S9_many_clients_start_it_at_once(runtime: RuntimeDir) -> None:

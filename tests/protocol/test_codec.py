@@ -44,8 +44,8 @@ TABLE: list[tuple[bytes, bytes, Message]] = [
     ),
     (
         pack_error(5, FULL, as_map=False),
-        bytes.fromhex("94 01 05 92 0c b3 696e7075745f66756c6c3a206e6f20726f6f6d c0"),
-        Response(5, [12, "input_full: no room"], None),
+        bytes.fromhex("94 01 05 92 00 b3 696e7075745f66756c6c3a206e6f20726f6f6d c0"),
+        Response(5, [0, "input_full: no room"], None),
     ),
     (
         pack_error(5, FULL, as_map=True),

@@ -2,20 +2,19 @@
 
 import pytest
 
-from ptyd.protocol.errors import CLIENT_SIDE_FROM, TABLE, Code, PtydError
+from ptyd.protocol.errors import NEVER_SENT, TABLE, VALIDATION, Code, PtydError
 
 CLIENT_SIDE = {Code.UNREACHABLE, Code.MAYBE_APPLIED, Code.NESTED, Code.PROTOCOL_VIOLATION}
 
 
-def test_every_code_has_one_row_and_its_own_number() -> None:
+def test_every_code_has_one_row() -> None:
     assert list(TABLE) == list(Code)
-    assert len({row.number for row in TABLE.values()}) == len(TABLE)
-    assert {code for code, row in TABLE.items() if row.number >= CLIENT_SIDE_FROM} == CLIENT_SIDE
+    assert {code for code, row in TABLE.items() if row.number == NEVER_SENT} == CLIENT_SIDE
 
 
-def test_wire_numbers_without_holes() -> None:
-    on_the_wire = [row.number for row in TABLE.values() if row.number < CLIENT_SIDE_FROM]
-    assert on_the_wire == list(range(1, len(on_the_wire) + 1))
+def test_the_number_says_whether_the_request_was_wrong() -> None:
+    wrong = {code for code, row in TABLE.items() if row.number == VALIDATION}
+    assert wrong == {code for code, row in TABLE.items() if row.exit_status == 2}
 
 
 @pytest.mark.parametrize("code", Code)
