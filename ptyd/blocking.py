@@ -95,7 +95,11 @@ class BlockingClient:
         try:
             self.hello = self._exchange("hello", hello_params(self._name), deadline_s)
         except ConnectionLost as lost:
+            self.close()
             raise PtydError(Code.UNREACHABLE, f"the daemon hung up at once: {lost}") from lost
+        except PtydError:
+            self.close()
+            raise
 
     def _reconnect_patiently(self) -> None:
         """Connect anew, allowing for the moment that a crashed daemon needs to come back."""

@@ -53,9 +53,9 @@ def answer_deadline_s(method: str, params: Mapping[str, Any]) -> float | None:
             asked_ms = params.get("timeout_ms")
             return None if asked_ms is None else ANSWER_DEADLINE_S + asked_ms / 1000
         case "session.kill":
-            return KILL_DEADLINE_S + 2 * params.get("grace_ms", 1000) / 1000
+            return KILL_DEADLINE_S + 2 * float(params.get("grace_ms", 1000)) / 1000
         case _:
-            return ANSWER_DEADLINE_S + params.get("wait_ms", 0) / 1000
+            return ANSWER_DEADLINE_S + float(params.get("wait_ms", 0)) / 1000
 
 
 def repeated_params(method: str, params: Params, spent_s: float) -> Params:

@@ -1,7 +1,8 @@
 """The session's record: the small file that is the truth about one session.
 
-Owns the three files a session can have in `sessions/`: `ID.json` (birth, replaced by the exit record),
-`ID.fence` (a kill's intent, and the refusal of late spawns) and the name of its link socket. Never
+Owns the files a session can have in `sessions/`: `ID.json` (birth, replaced by the exit record),
+`ID.fence` (a kill's intent, and the refusal of late spawns), `ID.birth` (somebody may still create the
+record) and the name of its link socket. Never
 decides anything and never guesses: a file that cannot be read is reported as such.
 
 Who writes what, so that no lock is needed:
@@ -9,6 +10,11 @@ Who writes what, so that no lock is needed:
     forked; after that only the same shim replaces it (the zygote, once that shim is gone). The daemon
     removes it, and only when it shows an end.
   - `ID.fence` is written by the daemon alone (there is one, by flock) and its generation only rises.
+  - `ID.birth` is made by the daemon before it asks for a shim, and locked with flock(2) for as long as
+    anybody holds the descriptor, which travels with the question: the message under way, the zygote, the
+    shim. The shim removes it *after* the record is there. So a daemon that finds it locked knows that its
+    list is not complete, whoever of the others has died; one that is not locked is a dead one's, and proof
+    that nothing was born.
 The daemon writes the fence and then looks for the record; the shim writes the record and then looks
 for the fence. Whatever the order, at least one of them sees the other.
 
@@ -20,14 +26,16 @@ from __future__ import annotations
 import base64
 import contextlib
 import errno
+import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 RECORD_SUFFIX = ".json"
 FENCE_SUFFIX = ".fence"
 SOCKET_SUFFIX = ".sock"
+BIRTH_SUFFIX = ".birth"
 TAIL_BYTES = 4096  # of output kept in the exit record: a screenful, small beside a tmpfs
 MAX_RECORD_BYTES = 4 << 20  # argv and labels are bounded far below this
 
@@ -59,6 +67,45 @@ def create_birth(dir_fd: int, session_id: str, fields: Mapping[str, Any]) -> Non
         os.link(draft, session_id + RECORD_SUFFIX, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
     finally:
         os.unlink(draft, dir_fd=dir_fd)
+
+
+def open_birth(dir_fd: int, session_id: str) -> int:
+    """Say that a session may be born soon, for as long as anybody holds the returned descriptor.
+
+    Raises:
+        BlockingIOError: an earlier spawn of this id is still under way.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(session_id + BIRTH_SUFFIX, flags, 0o600, dir_fd=dir_fd)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def close_birth(dir_fd: int, session_id: str, fds: Iterable[int]) -> None:
+    """Say that the session is born and has its record, or never will be."""
+    remove(dir_fd, session_id + BIRTH_SUFFIX)
+    for fd in fds:
+        os.close(fd)
+
+
+def is_birth_pending(dir_fd: int, session_id: str) -> bool:
+    """Tell whether somebody may still create this record; tidies up after one who cannot any more."""
+    try:
+        fd = os.open(session_id + BIRTH_SUFFIX, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        remove(dir_fd, session_id + BIRTH_SUFFIX)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 def replace_record(dir_fd: int, session_id: str, fields: Mapping[str, Any]) -> None:
@@ -122,12 +169,13 @@ class Listing(NamedTuple):
 
     records: list[str]
     fences: list[str]
+    births: list[str]
     drafts: list[str]
 
 
 def list_sessions(dir_fd: int) -> Listing:
     """List `sessions/` once."""
-    listing = Listing([], [], [])
+    listing = Listing([], [], [], [])
     for name in os.listdir(dir_fd):
         if name.startswith("."):
             listing.drafts.append(name)
@@ -135,6 +183,8 @@ def list_sessions(dir_fd: int) -> Listing:
             listing.records.append(name.removesuffix(RECORD_SUFFIX))
         elif name.endswith(FENCE_SUFFIX):
             listing.fences.append(name.removesuffix(FENCE_SUFFIX))
+        elif name.endswith(BIRTH_SUFFIX):
+            listing.births.append(name.removesuffix(BIRTH_SUFFIX))
     return listing
 
 

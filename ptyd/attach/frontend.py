@@ -11,15 +11,14 @@ from __future__ import annotations
 import os
 import select
 import signal
-import sys
 import time
-from typing import Final
+from typing import Final, NoReturn
 
 from ptyd.attach import Options
 from ptyd.attach.connection import Attacher, Line, terminal_size
 from ptyd.attach.keyboard import Keyboard
 from ptyd.attach.screen import Screen
-from ptyd.attach.tty import Hangup, Terminal, caught_signals
+from ptyd.attach.tty import Hangup, Terminal, caught_signals, say
 from ptyd.calls import Params
 from ptyd.protocol.connection import NotificationReceived
 from ptyd.protocol.errors import Code, PtydError
@@ -49,17 +48,25 @@ def run(session: str, options: Options) -> int:
         raise PtydError(Code.INVALID_PARAMS, f"stdin and stdout are no terminal; {hint}")
     frontend = Frontend(session, options)
     frontend.attach()
+    try:
+        status, words = _stay(frontend)
+    except Hangup:
+        return 128 + signal.SIGHUP
+    if words and not options.is_quiet:
+        say(f"\n[{words}]\n")
+    return status
+
+
+def _stay(frontend: Frontend) -> tuple[int, str]:
+    """Make the terminal raw, stay, and give it back whatever happens."""
     with caught_signals() as signals_fd, Terminal() as terminal:
         try:
             frontend.stay(terminal, signals_fd)
         except Left as left:
-            status, words = left.status, left.words
+            return left.status, left.words
         finally:
             terminal.leave(frontend.screen.modes.reset())
             frontend.close()
-    if words and not options.is_quiet:
-        sys.stderr.write(f"\n[{words}]\n")
-    return status
 
 
 class Frontend:
@@ -89,8 +96,7 @@ class Frontend:
         if not self._options.is_quiet:
             how = " read-only" if self._options.read_only else ""
             keys = self._options.detach_keys
-            sys.stderr.write(f"[attached{how} to {self._attacher.name}; detach with {keys}]\n")
-            sys.stderr.flush()
+            say(f"[attached{how} to {self._attacher.name}; detach with {keys}]\n")
 
     def close(self) -> None:
         """Hang up, never leaving a session at the size of half a nudge."""
@@ -101,23 +107,25 @@ class Frontend:
 
     # --- the loop ---------------------------------------------------------------------------------
 
-    def stay(self, terminal: Terminal, signals_fd: int) -> None:
-        """Carry bytes until `Left` is raised."""
+    def stay(self, terminal: Terminal, signals_fd: int) -> NoReturn:
+        """Carry bytes.
+
+        Raises:
+            Left: always, sooner or later.
+            Hangup: the terminal is gone.
+        """
         self.screen.use(terminal)
         self._take_early()
         while True:
             ready = self._poll(terminal, signals_fd)
-            try:
-                if signals_fd in ready:
-                    self._heed(os.read(signals_fd, 64), terminal)
-                if terminal.in_fd in ready and self._keyboard.type(terminal.read()):
-                    self._leave()
-                terminal.flush()
-                if self._line is not None and self._line.socket.fileno() in ready:
-                    self._serve(self._line, terminal)
-                self._act(time.monotonic(), terminal)
-            except Hangup:
-                raise Left(128 + signal.SIGHUP, "") from None
+            if signals_fd in ready:
+                self._heed(os.read(signals_fd, 64), terminal)
+            if terminal.in_fd in ready and self._keyboard.type(terminal.read()):
+                self._leave()
+            terminal.flush()
+            if self._line is not None and self._line.socket.fileno() in ready:
+                self._serve(self._line, terminal)
+            self._act(time.monotonic(), terminal)
 
     def _poll(self, terminal: Terminal, signals_fd: int) -> set[int]:
         poll = select.poll()
@@ -204,7 +212,7 @@ class Frontend:
             case "session.detached" if params["reason"] == "stopping":
                 self._attacher.was_stopped = True
 
-    def _leave(self) -> None:
+    def _leave(self) -> NoReturn:
         name = self._attacher.name
         raise Left(0, f"detached from {name}; ptyd attach {name} to return")
 
@@ -277,8 +285,7 @@ class Frontend:
 
     def _note(self, words: str) -> None:
         if not self._options.is_quiet:
-            sys.stderr.write(f"\r\n[ptyd: {words}]\r\n")
-            sys.stderr.flush()
+            say(f"\r\n[ptyd: {words}]\r\n")
 
 
 def signal_name(number: int) -> str:

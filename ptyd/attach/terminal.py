@@ -133,17 +133,13 @@ class QueryStripper:
 def _unfinished_at(data: bytes) -> int:
     """Return where an unfinished sequence begins, or the end."""
     last = data.rfind(b"\x1b")
-    if last > 0 and data[last : last + 2] in (b"\x1b", b"\x1b\\"):
-        last = _string_start(data, last)  # perhaps the terminator of a string that begins before
-    found = _BEGINNING.match(data, last) if last >= 0 else None
-    return found.start() if found and len(data) - found.start() <= MAX_HELD_BYTES else len(data)
-
-
-def _string_start(data: bytes, terminator: int) -> int:
-    before = data.rfind(b"\x1b", 0, terminator)
-    if before >= 0 and data[before + 1 : before + 2] in (b"]", b"P", b"X", b"^", b"_"):
-        return before
-    return terminator
+    if last < 0:
+        return len(data)
+    # The last escape may be half of the terminator of a string that begins at the one before it.
+    for start in (data.rfind(b"\x1b", 0, last), last):
+        if start >= 0 and _BEGINNING.match(data, start) and len(data) - start <= MAX_HELD_BYTES:
+            return start
+    return len(data)
 
 
 # --- where a replay may begin --------------------------------------------------------------------

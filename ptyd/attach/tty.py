@@ -29,6 +29,7 @@ SIGNALS: Final = (
 )
 GUARDED_WRITE_BYTES: Final = 256
 """What a terminal that polls writable takes without blocking: the kernel's WAKEUP_CHARS."""
+SAY_WAIT_MS: Final = 200
 LEAVE_DEADLINE_S: Final = 1.0
 """How long a stuck terminal may delay our leaving."""
 
@@ -66,8 +67,15 @@ class Terminal:
         os.close(self.out_fd)
 
     def make_raw(self) -> None:
-        """Switch to raw mode; again after somebody else has used the terminal."""
-        tty.setraw(self.in_fd, termios.TCSANOW)
+        """Switch to raw mode; again after somebody else has used the terminal.
+
+        Raises:
+            Hangup: the terminal is gone. (The kernel sends SIGCONT with its SIGHUP, and we come here.)
+        """
+        try:
+            tty.setraw(self.in_fd, termios.TCSANOW)
+        except termios.error as error:
+            raise Hangup from error
 
     def size(self) -> tuple[int, int]:
         """Return (rows, cols); a terminal that does not know is 24 × 80."""
@@ -142,6 +150,13 @@ def _is_writable(fd: int, wait_ms: int) -> bool:
     poll = select.poll()
     poll.register(fd, select.POLLOUT)
     return bool(poll.poll(wait_ms))
+
+
+def say(words: str) -> None:
+    """Write on stderr, unless that is a terminal that takes nothing just now."""
+    if _is_writable(2, SAY_WAIT_MS):
+        with contextlib.suppress(OSError):
+            os.write(2, words.encode(errors="replace"))
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ import trio
 
 from ptyd import paths, records
 from ptyd.daemon.session import Session
+from ptyd.protocol.errors import Code, PtydError
 from ptyd.protocol.states import SessionEvent
 from ptyd.shim import procs
 from ptyd.shim.link import VERSION, Body, Kind, Link, LinkClosed, pack_json
@@ -61,7 +62,7 @@ def connect_to_shim(runtime: paths.Runtime, session_id: str) -> Link | None:
 
 
 async def adopt(runtime: paths.Runtime, session: Session) -> None:
-    """Link a session to its shim, or find out that it has none."""
+    """Link a session to its shim, or find out that it has none; one that never ran gets a `failure`."""
     pause_s = RETRY_S
     while session.is_living and not session.is_linked:
         gone = shim_is_gone(session.record)  # asked before connecting: it cannot listen after its death
@@ -77,15 +78,18 @@ async def adopt(runtime: paths.Runtime, session: Session) -> None:
 
 
 def settle_gone(runtime: paths.Runtime, session: Session) -> None:
-    """The shim is gone: it either left an exit record, or its session is on its own."""
+    """The shim is gone: it left an exit record, or none because nothing ran, or its session is on its own."""
     try:
         record = records.read_record(runtime.sessions_fd, session.id)
     except records.RecordError as err:
         log.warning("record", error=str(err))
         return
-    if record is not None and record.get("ended"):
+    if record is None and not session.has_run:
+        session.failure = PtydError(Code.SPAWN_FAILED, "the program was never started; nothing runs")
+    elif record is not None and record.get("ended"):
         session.take_end(record)
     else:
+        session.record = record or session.record
         session.is_resolved = True
         session.move(SessionEvent.SUPERVISOR_LOST)
         session.born.set()

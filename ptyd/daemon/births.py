@@ -6,13 +6,15 @@ with. Forks nothing: the zygote does, and the new shim tells what became of it.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import secrets
 import socket
 from collections.abc import Container
 
 import trio
 
-from ptyd import paths
+from ptyd import paths, records
 from ptyd.daemon.config import Config
 from ptyd.daemon.environment import program_cwd, program_env
 from ptyd.daemon.registry import BIRTH_DEADLINE_S, Registry, now_ms
@@ -59,6 +61,8 @@ class Births:
 
     def _check_spawn(self, session_id: str, request: SessionSpawn) -> None:
         self._registry.fences.check(session_id, request.generation)
+        if session_id in self._registry.unborn:
+            raise PtydError(Code.BUSY, f"an earlier spawn of {session_id} is still under way; try again")
         existing = self._registry.sessions.get(session_id)
         if existing is not None and existing.is_living:
             raise PtydError(
@@ -106,12 +110,16 @@ class Births:
             "env": program_env(given) | marks,
             "ring_linger_s": self._config.ring_linger_s,
         }
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
+        with contextlib.ExitStack() as stack:
+            birth_fd = records.open_birth(self._runtime.sessions_fd, session.id)
+            stack.callback(os.close, birth_fd)
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            stack.enter_context(theirs)
             try:
-                self._zygote.fork_shim(session.id, spec, theirs)
+                self._zygote.fork_shim(session.id, spec, theirs, birth_fd)
             except BaseException:
                 ours.close()
+                records.close_birth(self._runtime.sessions_fd, session.id, ())
                 raise
         session.connect(Link(ours))
 
@@ -125,8 +133,6 @@ class Births:
             raise session.failure
         if session.facts or session.state is SessionState.UNSUPERVISED:
             return session
-        if self._registry.sessions.get(session.id) is not session:  # its shim died and left no record
-            raise PtydError(Code.SPAWN_FAILED, "the shim died before the program was started; nothing runs")
         raise PtydError(Code.BUSY, f"session {session.id} is still starting; see: ptyd inspect {session.id}")
 
 

@@ -12,6 +12,7 @@ import structlog
 import trio
 
 from ptyd.daemon.events import EventLog
+from ptyd.daemon.pending import Pending
 from ptyd.daemon.registry import BIRTH_DEADLINE_S, Registry
 from ptyd.daemon.session import Session
 from ptyd.daemon.zygote_link import ZygoteLink
@@ -70,23 +71,24 @@ class Killer:
             return _already_exited(session)
         if session.state is SessionState.UNSUPERVISED:
             return await self._kill_orphans(session, grace_ms, force)
-        ask = {"do": "kill", "grace_ms": grace_ms, "force": force}
+        pending: Pending | None = None
         try:
-            body = await session.ask(ask, 2 * grace_ms / 1000 + KILL_SLACK_S)
+            pending = session.post({"do": "kill", "grace_ms": grace_ms, "force": force})
+            body = await pending.answer(2 * grace_ms / 1000 + KILL_SLACK_S)
         except PtydError as err:
+            if pending is not None and not pending.is_broken:
+                raise  # the shim is there and does not answer
             return await self._follow(session, grace_ms, force, err)
         return self._result(session, body)
 
     async def _follow(self, session: Session, grace_ms: int, force: bool, err: PtydError) -> dict[str, Any]:
         """The link broke under a kill: what became of the session says what the kill comes to."""
-        if session.failure is not None:
-            return {**_already_exited(session), "proof": "never_ran"}
-        if session.is_linked:
-            raise err
         with trio.move_on_after(BIRTH_DEADLINE_S):
             while not session.is_reachable():
                 await self._registry.progress.wait()
-            return await self._kill(session, grace_ms, force)
+            if session.failure is None:
+                return await self._kill(session, grace_ms, force)
+            return {**_already_exited(session), "proof": "never_ran"}
         raise err
 
     async def _kill_orphans(self, session: Session, grace_ms: int, force: bool) -> dict[str, Any]:

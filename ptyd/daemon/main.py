@@ -139,8 +139,10 @@ class Daemon:
         self._events.emit("daemon.stopping")
         for client in list(self._clients):
             for attachment in list(client.attachments.values()):
+                client.drop(attachment)  # no output after its last word
                 body = {"attachment": attachment.number, "reason": "stopping"}
                 client.send(client.protocol.notify("session.detached", body))
+            client.flush()  # the event, which waits for its turn
 
     # -- the runtime directory -------------------------------------------------------------------------
 

@@ -21,6 +21,11 @@ class Pending:
         self._done = trio.Event()
         self._body: Body | None = None
 
+    @property
+    def is_broken(self) -> bool:
+        """Tell whether the link broke before the answer came."""
+        return self._done.is_set() and self._body is None
+
     def settle(self, body: Body | None) -> None:
         self._body = body
         self._done.set()

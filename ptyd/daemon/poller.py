@@ -11,6 +11,7 @@ session cannot hold up another's echo.
 
 from __future__ import annotations
 
+import os
 import select
 from collections import deque
 from collections.abc import Callable
@@ -30,6 +31,9 @@ class Poller:
         self._epoll = select.epoll()
         self._callbacks: dict[int, Callback] = {}
         self._again: deque[Callable[[], None]] = deque()
+        self._is_asleep = False
+        self._alarm_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.add(self._alarm_fd, select.EPOLLIN, self._silence)
 
     def add(self, fd: int, mask: int, callback: Callback) -> None:
         self._callbacks[fd] = callback
@@ -45,6 +49,11 @@ class Poller:
     def later(self, work: Callable[[], None]) -> None:
         """Run `work` in the next turn, after everything that is ready now."""
         self._again.append(work)
+        if self._is_asleep:  # another task asks: nothing else might wake us for a long time
+            os.eventfd_write(self._alarm_fd, 1)
+
+    def _silence(self, _: int) -> None:
+        os.eventfd_read(self._alarm_fd)
 
     async def run(self) -> None:
         """Serve for ever."""
@@ -52,7 +61,9 @@ class Poller:
             if self._again:
                 await trio.lowlevel.checkpoint()
             else:
+                self._is_asleep = True
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
+                self._is_asleep = False
             wait_s = 0.0
             for _ in range(TURNS_PER_WAKE):
                 if not self._turn(wait_s) or _others_are_ready():

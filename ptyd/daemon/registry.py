@@ -50,6 +50,7 @@ class Registry:
         self.sessions: dict[str, Session] = {}
         self.fences = Fences(runtime.sessions_fd, now_ms)
         self.unreadable: set[str] = set()
+        self.unborn: set[str] = set()  # ids that may get a record any moment; nobody has told us of them
         self.on_adopted: Callable[[Session], Awaitable[None]] | None = None
         self.progress = trio.Event()
         self._runtime = runtime
@@ -98,7 +99,8 @@ class Registry:
 
     @property
     def is_complete(self) -> bool:
-        return not self.unreadable and all(session.is_resolved for session in self.sessions.values())
+        unknown = self.unreadable or self.unborn
+        return not unknown and all(session.is_resolved for session in self.sessions.values())
 
     def living(self) -> Iterator[Session]:
         return (session for session in self.sessions.values() if session.is_living)
@@ -165,14 +167,20 @@ class Registry:
             log.error("record", error=str(err))
             self.unreadable.add(session.id)
             return
-        if record is None:
+        if record is not None:
+            session.record = {
+                **session.record,
+                **{k: record[k] for k in ("shim_pid", "shim_start", "boot_id")},
+            }
+            await adoption.adopt(self._runtime, session)
+        elif not session.has_run:
+            records.close_birth(self._runtime.sessions_fd, session.id, ())
+            adoption.settle_gone(self._runtime, session)
+        else:
+            log.error("a living session's record was removed", session=session.id)
+            self.unreadable.add(session.id)
+        if session.failure is not None:
             self.drop(session)
-            return
-        session.record = {
-            **session.record,
-            **{k: record[k] for k in ("shim_pid", "shim_start", "boot_id")},
-        }
-        await adoption.adopt(self._runtime, session)
         if session.state is SessionState.UNSUPERVISED:
             self._events.emit("session.unsupervised", session.id)
             log.warning("shim lost", session=session.id)
@@ -232,6 +240,11 @@ class Registry:
 
     def load(self) -> None:
         """List the runtime directory once and begin to adopt what it holds."""
+        # Births before records: whoever is born meanwhile is found as the one or as the other.
+        for session_id in records.list_sessions(self._runtime.sessions_fd).births:
+            if session_id not in self.unborn and session_id not in self.sessions:
+                self.unborn.add(session_id)
+                self._nursery.start_soon(self._await_birth, session_id)
         listing = records.list_sessions(self._runtime.sessions_fd)
         for complaint in self.fences.load(listing.fences):
             log.error("fence", error=complaint)
@@ -240,6 +253,14 @@ class Registry:
                 records.remove(self._runtime.sessions_fd, draft)
         for session_id in listing.records:
             self.notice(session_id)
+
+    async def _await_birth(self, session_id: str) -> None:
+        """Somebody whom the daemon before us asked for a session may still create its record."""
+        while records.is_birth_pending(self._runtime.sessions_fd, session_id):
+            await trio.sleep(adoption.RETRY_S)
+        self.notice(session_id)
+        self.unborn.discard(session_id)
+        self._note_progress()
 
     def notice(self, session_id: str) -> None:
         """A record was seen: take it in, unless its shim tells us more than it could."""
@@ -271,6 +292,8 @@ class Registry:
         """Link a session to its shim; an ended one, whose shim keeps the ring a while, has its record too."""
         with trio.move_on_after(math.inf if end is None else adoption.RING_DEADLINE_S):
             await adoption.adopt(self._runtime, session)
+            if session.failure is not None:
+                self.drop(session)
             await session.born.wait()
         if end is not None and session.is_living:
             session.disconnect()

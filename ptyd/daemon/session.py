@@ -72,6 +72,7 @@ class Session:
         self._poller = poller
         self._on_change = on_change
         self._link: Link | None = None
+        self._is_deaf = False  # the other end of the link has closed, and may still have said something
         self._mask = select.EPOLLIN
         self._next_seq = 0
         self._answers: dict[int, Answer] = {}
@@ -100,7 +101,14 @@ class Session:
 
     def is_reachable(self) -> bool:
         """Tell whether it is known whom to ask: a shim, or, since it is gone for good, somebody else."""
-        return self.is_linked or self.state in (SessionState.EXITED, SessionState.UNSUPERVISED)
+        if self.is_linked:
+            return not self._is_deaf
+        return self.failure is not None or self.state in (SessionState.EXITED, SessionState.UNSUPERVISED)
+
+    @property
+    def has_run(self) -> bool:
+        """Tell whether its program is known to have been started."""
+        return bool(self.fact("pid"))
 
     @property
     def is_linked(self) -> bool:
@@ -161,6 +169,7 @@ class Session:
     def connect(self, link: Link) -> None:
         """Start listening to the shim at the other end of `link`."""
         self._link = link
+        self._is_deaf = False
         self._poller.add(link.fileno(), select.EPOLLIN, self._ready)
         if self._followers:
             self._send(WATCH_MESSAGE)
@@ -279,6 +288,7 @@ class Session:
         try:
             sent = self._link.send(message)
         except LinkClosed:
+            self._is_deaf = True
             return False  # its end of file comes as an event, and is dealt with there
         self._want_write(self._link.wants_write)
         return sent

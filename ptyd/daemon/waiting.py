@@ -16,6 +16,7 @@ from ptyd.daemon.session import Session
 from ptyd.protocol.errors import Code, PtydError
 from ptyd.protocol.limits import OUTPUT_CHUNK_BYTES
 from ptyd.protocol.messages import SessionRead, SessionWait
+from ptyd.protocol.states import SessionState
 
 
 class Waker:
@@ -72,7 +73,7 @@ async def wait_for(session: Session, request: SessionWait) -> dict[str, Any]:
     """Wait for what the request names.
 
     Raises:
-        PtydError: `timeout`; `ended` when it can no longer happen.
+        PtydError: `timeout`; `ended` or `unsupervised` when it can no longer happen.
     """
     timeout_s = math.inf if request.timeout_ms is None else request.timeout_ms / 1000
     with trio.move_on_after(timeout_s), Waker(session) as waker:
@@ -115,7 +116,12 @@ async def _wait_match(session: Session, waker: Waker, literal: bytes, offset: in
         offset, kept = found["next"], window[-(len(literal) - 1) :] if len(literal) > 1 else b""
         if found["ended"]:
             raise PtydError(Code.ENDED, f"session {session.id} ended without it")
-        if not found["data"]:
+        if found["data"]:
+            # 64 MiB of scrollback take a while, and a deadline of 0 is for what has happened already.
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        elif session.state is SessionState.UNSUPERVISED:
+            raise session.gone()  # nobody reads its terminal any more
+        else:
             await waker.change()
 
 

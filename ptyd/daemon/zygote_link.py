@@ -43,8 +43,8 @@ class ZygoteLink:
         with contextlib.suppress(PtydError):
             self._send({"do": "stopping"})
 
-    def fork_shim(self, session_id: str, spec: Body, shim_end: socket.socket) -> None:
-        """Have a shim forked that speaks over the other end of `shim_end`.
+    def fork_shim(self, session_id: str, spec: Body, shim_end: socket.socket, birth_fd: int) -> None:
+        """Have a shim forked that speaks over the other end of `shim_end` and holds `birth_fd` until born.
 
         What becomes of it is told by that link alone: facts, a failure, or its end of file.
 
@@ -58,7 +58,7 @@ class ZygoteLink:
         try:
             with open(spec_fd, "wb", closefd=False) as file:
                 file.write(json.dumps(spec).encode("ascii"))
-            self._send({"do": "spawn", "id": session_id, "seq": 0}, (spec_fd, shim_end.fileno()))
+            self._send({"do": "spawn", "id": session_id, "seq": 0}, (spec_fd, shim_end.fileno(), birth_fd))
         finally:
             os.close(spec_fd)
 

@@ -1,7 +1,8 @@
 """The birth of a session: from a fresh fork of the zygote to a running program, or to nothing at all.
 
 Owns the order that makes a half-born session impossible: the record is created (and fails when there is
-one), then the program is forked, then the fence is looked at once more just before exec.
+one), then it is no more said that one may come, then the program is forked, then the fence is looked at
+once more just before exec.
 Standard library and ptyprocess only.
 """
 
@@ -25,8 +26,18 @@ from ptyd.shim.spawn import SpawnFailed, SpawnSpec, fork_program, read_spec
 _F_SEAL_FUTURE_WRITE = 0x10  # fcntl(2): maps made from now on are read-only, ours stays writable
 
 
-def run_shim(sessions_fd: int, spec_fd: int, daemon: socket.socket, soft_files: int) -> NoReturn:
-    """Be a shim. Called in a fresh fork that holds only these descriptors; leaves by `os._exit`."""
+def run_shim(
+    sessions_fd: int, spec_fd: int, daemon: socket.socket, birth_fds: list[int], soft_files: int
+) -> NoReturn:
+    """Be a shim. Called in a fresh fork that holds only these descriptors; leaves by `os._exit`.
+
+    Args:
+        sessions_fd: Where the records are.
+        spec_fd: What to run.
+        daemon: The link to whoever asked.
+        birth_fds: Locked for as long as our record may still come; see `records`.
+        soft_files: The RLIMIT_NOFILE to give the program.
+    """
     status = 1
     try:
         link = Link(daemon)
@@ -37,9 +48,8 @@ def run_shim(sessions_fd: int, spec_fd: int, daemon: socket.socket, soft_files: 
         for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE):
             signal.signal(number, signal.SIG_IGN)
         try:
-            shim = _begin(sessions_fd, spec, link, soft_files)
+            shim = _begin(sessions_fd, spec, link, birth_fds, soft_files)
         except SpawnFailed as err:
-            _collect_failed_child()
             link.send(pack_json(Kind.FAILED, {"code": err.code, "message": err.message}))
         else:
             shim.run()
@@ -55,7 +65,7 @@ def _collect_failed_child() -> None:
             os.waitpid(-1, 0)
 
 
-def _begin(sessions_fd: int, spec: SpawnSpec, link: Link, soft_files: int) -> Shim:
+def _begin(sessions_fd: int, spec: SpawnSpec, link: Link, birth_fds: list[int], soft_files: int) -> Shim:
     """Write the birth record, then fork the program: in this order no program is ever without one."""
     birth = _birth_fields(spec)
     try:
@@ -65,9 +75,13 @@ def _begin(sessions_fd: int, spec: SpawnSpec, link: Link, soft_files: int) -> Sh
         raise SpawnFailed("exists", f"session {spec.id} has a record already") from None
     except OSError as err:
         raise SpawnFailed("no_space", f"cannot prepare the session: {err.strerror}") from err
+    finally:
+        records.close_birth(sessions_fd, spec.id, birth_fds)
     try:
         program = fork_program(spec, [sessions_fd], soft_files, lambda: _fenced(sessions_fd, spec))
-    except BaseException:
+    except SpawnFailed:
+        # Only now, for a record that vanishes says: nobody of this session was ever more than a fork of us.
+        _collect_failed_child()
         records.remove(sessions_fd, spec.id + records.RECORD_SUFFIX)
         raise
     return Shim(sessions_fd, spec, birth, memory_fd, ring, program, link)

@@ -194,7 +194,7 @@ class Link:
             raise LinkClosed("end of file")
         return message
 
-    def receive_with_fds(self, most: int = 2) -> tuple[bytes, list[int]] | None:
+    def receive_with_fds(self, most: int = 3) -> tuple[bytes, list[int]] | None:
         """Like `receive`, for messages that may carry descriptors."""
         try:
             # Not socket.recv_fds: in Python 3.11 it drops the flag, and programs would inherit them.

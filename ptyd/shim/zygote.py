@@ -92,8 +92,23 @@ class Zygote:
                 self._fork_shim(ask["id"], fds, ask["seq"])
             case "kill":
                 ward = Ward(ask["id"], ask["mark"], ask["leader_pid"], ask["leader_start"])
-                kill = OrphanKill(ward, self._orphans, time.monotonic(), ask["grace_ms"] / 1000, ask["force"])
-                self._kills.append((kill, ask["seq"]))
+                self._kill(ward, ask["seq"], ask["grace_ms"] / 1000, ask["force"])
+
+    def _kill(self, ward: Ward, seq: int, grace_s: float, force: bool) -> None:
+        self._reap()  # the daemon may have heard of the shim's death before us
+        now = time.monotonic()
+        kill = OrphanKill(ward, self._orphans, now, grace_s, force)
+        if self._has_end(ward):  # and we of the end, before it
+            self._keeper.tell({"did": "killed", "seq": seq, **kill.result(now, "killed")})
+        else:
+            self._kills.append((kill, seq))
+
+    def _has_end(self, ward: Ward) -> bool:
+        try:
+            record = records.read_record(self._runtime.sessions_fd, ward.id)
+        except records.RecordError:
+            return False
+        return record is not None and record["mark"] == ward.mark and bool(record.get("ended"))
 
     def _step_kills(self, now: float) -> None:
         for kill, seq in list(self._kills):
@@ -179,8 +194,8 @@ def _become_shim(sessions_fd: int, fds: list[int], soft_files: int) -> NoReturn:
         os.setsid()
         os.chdir("/")
         _close_all_but({sessions_fd, *fds})
-        spec_fd, link_fd = fds
-        run_shim(sessions_fd, spec_fd, socket.socket(fileno=link_fd), soft_files)
+        spec_fd, link_fd, *birth_fds = fds
+        run_shim(sessions_fd, spec_fd, socket.socket(fileno=link_fd), birth_fds, soft_files)
     finally:
         os._exit(1)
 
@@ -207,6 +222,7 @@ def serve(runtime: paths.Runtime, foreground: bool, caller: socket.socket | None
     soft_files = raise_file_limit()
     set_name("ptyd-zygote")
     become_subreaper()
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])  # whoever started us may block SIGCHLD, which we live by
     zygote = Zygote(runtime, foreground, soft_files)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: zygote.stop())

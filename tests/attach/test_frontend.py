@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -199,3 +202,137 @@ def test_S13_not_a_terminal_is_told_what_else_to_use(daemon: RuntimeDir) -> None
     done = daemon.run("attach", session)
     assert done.returncode == 2
     assert f"ptyd logs -f {session}" in done.stderr
+
+
+def test_O12_attach_to_the_session_one_is_in(daemon: RuntimeDir) -> None:
+    command = f"{sys.executable} -m ptyd.cli attach $PTYD_SESSION; echo =$?; sleep 100"
+    with User(daemon, "new", "sh", "-c", command) as user:
+        user.expect(b"self_attach")
+        user.expect(b"=4")
+        user.type(LEAVE)
+        assert user.wait() == 0
+
+
+def test_attach_to_another_session_from_inside_one(daemon: RuntimeDir) -> None:
+    other = spawn(daemon, "sh", "-c", "echo other; exec sleep 100")
+    command = f"{sys.executable} -m ptyd.cli attach --detach-keys ctrl-b {other}; echo =$?; sleep 100"
+    with User(daemon, "new", "sh", "-c", command) as user:
+        user.expect(b"other")
+        user.type(b"\x02")
+        user.expect(b"=0")
+        user.type(LEAVE)
+        assert user.wait() == 0
+
+
+def test_closed_window_ends_the_frontend_and_not_the_session(daemon: RuntimeDir) -> None:
+    session = spawn(daemon, "sh")
+    with User(daemon, "attach", session) as user:
+        user.expect(b"$ ")
+        user.hang_up()
+        assert user.process.wait(10) in (129, -signal.SIGHUP)
+    wait_until(lambda: daemon.call("session.get", id=session)["attached"] == 0)
+    assert daemon.call("session.get", id=session)["state"] == "running"
+
+
+def test_S6_zygote_killed_while_attached(daemon: RuntimeDir) -> None:
+    session = spawn(daemon, "sh")
+    with User(daemon, "attach", session) as user:
+        user.expect(b"$ ")
+        old = daemon.daemon_pid()
+        daemon.kill_zygote()
+        daemon.wait_for_new_daemon(old)  # nobody but the attached terminal has asked for one
+        user.type(b"echo back ag''ain\r")
+        user.expect(b"back again\r\n")
+        user.type(LEAVE)
+        assert user.wait() == 0
+
+
+def test_stuck_terminal_can_be_left(daemon: RuntimeDir) -> None:
+    """O3, O4: nobody reads what is shown; the keys to leave work, the session goes on."""
+    session = spawn(daemon, *stream.numbered_program(), scrollback_bytes=65536)
+    with User(daemon, "attach", session) as user:
+        user.expect(b"detach with")
+        wait_until(lambda: user.is_raw)
+        before = daemon.call("session.get", id=session)["output_offset"]
+        wait_until(lambda: daemon.call("session.get", id=session)["output_offset"] > before + (1 << 20))
+        user.type(LEAVE)
+        assert user.process.wait(10) == 0
+        assert user.is_as_before
+    daemon.call("session.kill", id=session, force=True)
+
+
+def test_read_only_viewer_that_is_behind_gets_a_gap_and_goes_on(daemon: RuntimeDir) -> None:
+    session = spawn(daemon, *stream.numbered_program(), scrollback_bytes=65536)
+    with User(daemon, "attach", "--read-only", "-q", session) as user:
+        wait_until(lambda: user.is_raw)
+        before = daemon.call("session.get", id=session)["output_offset"]
+        wait_until(lambda: daemon.call("session.get", id=session)["output_offset"] > before + (8 << 20))
+        user.expect(b"\x18", 20)  # what the gap has cut off ends here
+        user.type(LEAVE)
+        assert user.wait() == 0
+    daemon.call("session.kill", id=session, force=True)
+
+
+@pytest.mark.skipif(shutil.which("vim") is None, reason="vim is not installed")
+def test_vim_is_drawn_anew_in_its_own_modes(daemon: RuntimeDir) -> None:
+    text = daemon.base / "text"
+    text.write_text("the text of the file\n")
+    with User(daemon, "new", "--name", "ed", "vim", "-u", "NONE", "-N", str(text)) as user:
+        user.expect(b"the text of the file")
+        user.type(LEAVE)
+        assert user.wait() == 0
+        assert b"\x1b[?1049l" in user.shown[user.shown.rindex(b"\x18") :]
+    with User(daemon, "attach", "ed") as user:
+        user.expect(b"\x1b[?1049h")
+        user.expect(b"the text of the file")
+        user.type(b":q!\r")
+        assert user.wait() == 0
+        assert user.is_as_before
+    assert b"\x1b[c" not in user.shown  # vim's questions of the first time are not asked again
+
+
+def test_since_live_replays_nothing(daemon: RuntimeDir) -> None:
+    session = spawn(daemon, "sh", "-c", "printf 'old\\033[?2004h'; read x; echo new; exec sleep 100")
+    wait_until(lambda: daemon.call("session.get", id=session)["output_offset"] > 8)
+    with User(daemon, "attach", "--since", "live", session) as user:
+        user.expect(b"\x1b[?2004h")
+        user.type(b"\r")
+        user.expect(b"new")
+        assert b"old" not in user.shown
+        user.type(LEAVE)
+        user.wait()
+        assert b"\x1b[?2004l" in user.shown
+
+
+def test_exit_that_leaves_others_says_so(daemon: RuntimeDir) -> None:
+    with User(daemon, "new", "sh", "-c", "(trap '' HUP; sleep 100) & sleep 0.1; exit 5") as user:
+        assert user.wait() == 5
+        assert b"processes of it live on: ptyd kill" in user.shown
+
+
+def test_unknown_session_and_bad_keys(daemon: RuntimeDir) -> None:
+    with User(daemon, "attach", "nobody") as user:
+        assert user.wait() == 3
+        assert user.is_as_before
+    with User(daemon, "attach", "--detach-keys", "foo", "nobody") as user:
+        assert user.wait() == 2
+
+
+def test_quiet_says_nothing_of_its_own(daemon: RuntimeDir) -> None:
+    with User(daemon, "new", "-q", "sh", "-c", "printf only") as user:
+        assert user.wait() == 0
+        assert user.shown.startswith(b"only")
+        assert b"[" not in user.shown.replace(b"\x1b[", b"")
+
+
+def test_stopped_and_continued_is_raw_again(daemon: RuntimeDir) -> None:
+    session = spawn(daemon, "sh")
+    with User(daemon, "attach", session) as user:
+        user.expect(b"$ ")
+        user.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, user.process.pid, os.WSTOPPED)
+        user.make_cooked()
+        user.process.send_signal(signal.SIGCONT)
+        wait_until(lambda: user.is_raw)
+        user.type(LEAVE)
+        assert user.wait() == 0

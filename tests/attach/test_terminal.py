@@ -72,6 +72,21 @@ def test_what_is_left_has_no_query(parts: list[bytes]) -> None:
     assert strip(left) == left
 
 
+SCRAPS = [
+    b"\x1b", b"\x1b[", b"\x1b]", b"\x1bP", b"\x1b\\", b"[", b"\\", b"c", b"6n", b"n", b"?", b"\a", b"$q",
+    b"x", b"\x18", b";", b"11", b"\r",
+]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(SCRAPS + QUERIES), max_size=10), st.data())
+def test_scraps_never_add_up_to_a_query(parts: list[bytes], data: st.DataObject) -> None:
+    text = b"".join(parts)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=4)))
+    pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    left = strip(*pieces)
+    assert strip(left) == left == strip(text)
+
+
 @given(st.binary(max_size=200), st.integers(0, 200))
 def test_any_bytes_pass_without_error(text: bytes, cut: int) -> None:
     assert strip(text[:cut], text[cut:]) == strip(text)

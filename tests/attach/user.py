@@ -95,12 +95,22 @@ class User:
         """Whether the terminal's settings are what they were before the command."""
         return termios.tcgetattr(self._slave) == self.settings_before
 
+    def make_cooked(self) -> None:
+        """Do what a shell does when it gets the terminal back."""
+        termios.tcsetattr(self._slave, termios.TCSANOW, self.settings_before)
+
+    def hang_up(self) -> None:
+        """Close the window."""
+        os.close(self._slave)
+        os.close(self.master)
+        self.master = self._slave = -1
+
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        os.close(self.master)
-        os.close(self._slave)
+        if self.master >= 0:
+            self.hang_up()
 
     def __enter__(self) -> Self:
         return self

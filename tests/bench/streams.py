@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from tests.bench.report import Figure, percentile
-from tests.bench.terminals import Terminal, dtach_terminal, has_dtach, ptyd_terminal
+from tests.bench.terminals import Terminal, dtach_terminal, has_dtach, ptyd_terminal, receive
 from tests.support.daemon import RuntimeDir
 
 LINE: Final = b"x" * 63 + b"\n"
@@ -37,7 +37,7 @@ def measure_throughput(runtime: RuntimeDir, rounds: int, size_mib: int) -> list[
     def drain(open_terminal: Open) -> float:
         with open_terminal(["sh", "-c", script]) as terminal:
             began = time.perf_counter()
-            terminal.type(b"\n")
+            terminal.sock.sendall(terminal.encode(b"\n"))
             count = _count_until_end(terminal)
             lost.append(terminal.lost_bytes)
             return count / MIB / (time.perf_counter() - began)
@@ -71,7 +71,7 @@ def measure_throughput(runtime: RuntimeDir, rounds: int, size_mib: int) -> list[
 def _count_until_end(terminal: Terminal) -> int:
     count, tail = 0, b""
     while not tail.endswith(END):
-        data = terminal.receive()
+        data = terminal.decode(receive(terminal))
         count += len(data)
         tail = (tail + data)[-len(END) :]
     return count
@@ -102,10 +102,13 @@ def measure_echo(runtime: RuntimeDir, rounds: int, keys: int) -> list[Figure]:
 
 
 def _echo_ms(terminal: Terminal) -> float:
+    key = terminal.encode(b"k")
     began = time.perf_counter()
-    terminal.type(b"k")
-    terminal.receive()
-    return (time.perf_counter() - began) * 1000
+    terminal.sock.sendall(key)
+    echo = receive(terminal)
+    spent_ms = (time.perf_counter() - began) * 1000
+    assert terminal.decode(echo) == b"k", echo
+    return spent_ms
 
 
 def _kinds(runtime: RuntimeDir, ready: Path) -> dict[str, Open]:

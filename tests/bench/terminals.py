@@ -29,48 +29,64 @@ _PUSH, _ATTACH = 0, 1
 
 
 class Terminal(Protocol):
-    """A program on a terminal, with one client attached to it."""
+    """A program on a terminal, with one client attached to it.
 
-    def type(self, data: bytes) -> None:
-        """Send input, eight bytes at most."""
+    What goes over the socket and what it means are apart, so that a clock can be between them: how
+    long a client takes to encode and decode is its own affair.
+    """
 
-    def receive(self) -> bytes:
-        """Return the next output."""
+    sock: socket.socket
+
+    def encode(self, keys: bytes) -> bytes:
+        """Return what to send for typed keys, eight bytes at most."""
+
+    def decode(self, data: bytes) -> bytes:
+        """Return the output in what was received."""
 
     @property
     def lost_bytes(self) -> int:
         """Output that the client was told it will not get."""
 
 
+def receive(terminal: Terminal) -> bytes:
+    """Return what has come, undecoded, waiting for it.
+
+    Raises:
+        TimeoutError: nothing came.
+        AssertionError: the other end hung up.
+    """
+    data = terminal.sock.recv(RECEIVE_BYTES)
+    assert data, "the other end hung up"
+    return data
+
+
 class _Dtach:
     lost_bytes = 0  # dtach waits for its readers
 
     def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
+        self.sock = sock
 
-    def type(self, data: bytes) -> None:
-        self._sock.sendall(_PACKET.pack(_PUSH, len(data), data))
+    def encode(self, keys: bytes) -> bytes:
+        return _PACKET.pack(_PUSH, len(keys), keys)
 
-    def receive(self) -> bytes:
-        return _receive(self._sock)
+    def decode(self, data: bytes) -> bytes:
+        return data
 
 
 class _Attachment:
     def __init__(self, rpc: Rpc, session_id: str) -> None:
         self.lost_bytes = 0
-        self._sock = rpc.socket
+        self.sock = rpc.socket
         self._id = session_id
         self._unpacker = msgpack.Unpacker(strict_map_key=False, max_buffer_size=0)
 
-    def type(self, data: bytes) -> None:
-        message = [2, "session.input", [{"id": self._id, "data": data}]]
-        self._sock.sendall(msgpack.packb(message))
+    def encode(self, keys: bytes) -> bytes:
+        message: bytes = msgpack.packb([2, "session.input", [{"id": self._id, "data": keys}]])
+        return message
 
-    def receive(self) -> bytes:
-        while True:
-            self._unpacker.feed(_receive(self._sock))
-            if found := b"".join(map(self._output, self._unpacker)):
-                return found
+    def decode(self, data: bytes) -> bytes:
+        self._unpacker.feed(data)
+        return b"".join(map(self._output, self._unpacker))
 
     def _output(self, message: list[object]) -> bytes:
         match message:
@@ -79,13 +95,6 @@ class _Attachment:
             case [2, "session.gap", [{"from": int(start), "to": int(stop)}]]:
                 self.lost_bytes += stop - start
         return b""
-
-
-def _receive(sock: socket.socket) -> bytes:
-    data = sock.recv(RECEIVE_BYTES)
-    if not data:
-        raise AssertionError("the other end hung up")
-    return data
 
 
 def has_dtach() -> bool:

@@ -9,13 +9,13 @@ Source: ptrace(2).
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
 import struct
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Final
 
 _CONT: Final = 7
@@ -130,19 +130,20 @@ class Stepper:
         return (struct.unpack_from("Q", buffer.raw, 24)[0] if is_entry else -1), is_entry
 
     def release(self) -> None:
-        """Let it run on by itself; harmless when it is gone."""
+        """Let it run on by itself. The parent of a dead one hears of it only now."""
         try:
             self.interrupt()
             _ptrace(_DETACH, self.pid)
         except Gone:
-            pass
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self.pid, _WALL)
 
 
 def _never() -> bool:
     return False
 
 
-@contextmanager
+@contextlib.contextmanager
 def seize(pid: int, forks: bool = False) -> Iterator[Stepper]:
     """Follow a process for the length of the block.
 

@@ -75,8 +75,15 @@ class Sessions:
             raise PtydError(Code.NAME_TAKEN, f"a living session is named {request.name}; see: ptyd ls")
         name = session.name if request.name is None else (request.name or None)
         labels = session.labels if request.labels is None else dict(request.labels)
-        await session.ask({"do": "update", "name": name, "labels": labels})
-        session.record = {**session.record, "name": name, "labels": labels}
+        # Ours from now on: whoever asks before the shim has answered must neither take nor undo it.
+        before = session.record
+        session.record = changed = {**before, "name": name, "labels": labels}
+        try:
+            await session.ask({"do": "update", "name": name, "labels": labels})
+        except PtydError:
+            if session.record is changed:
+                session.record = before
+            raise
         self._context.events.emit("session.updated", session.id, name=name, labels=labels)
         return session_row(session)
 
