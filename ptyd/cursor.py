@@ -26,9 +26,7 @@ class OutputCursor:
 
     def __init__(self, since: Since) -> None:
         self._since: Since = since
-        self.offset: int | None = (
-            {"start": 0, "live": None}[since] if isinstance(since, str) else since
-        )
+        self.offset: int | None = {"start": 0, "live": None}[since] if isinstance(since, str) else since
 
     @property
     def since(self) -> Since:

@@ -63,6 +63,11 @@ class Line:
         self.flush()
         return msgid
 
+    def notify(self, method: str, params: Params) -> None:
+        """Send a notification, now or when there is room."""
+        self._outgoing += self._protocol.notify(method, params)
+        self.flush()
+
     def flush(self) -> None:
         """Send what waits, as far as there is room."""
         try:

@@ -16,15 +16,13 @@ from typing import Final, NoReturn
 
 from ptyd.attach import Options
 from ptyd.attach.connection import Attacher, Line, terminal_size
-from ptyd.attach.keyboard import Keyboard
+from ptyd.attach.keyboard import Keyboard, Piece
 from ptyd.attach.screen import Screen
 from ptyd.attach.tty import Hangup, Terminal, caught_signals, say
 from ptyd.calls import Params
 from ptyd.protocol.connection import NotificationReceived
 from ptyd.protocol.errors import Code, PtydError
 
-INPUT_WAIT_MS: Final = 1000
-"""How long one input waits in the daemon for room before it is offered again."""
 NUDGE_S: Final = 0.06
 """Between the two sizes of a nudge: a program that compares sizes must have looked at the first."""
 REDRAW_AFTER_GAP_S: Final = 0.3
@@ -124,7 +122,7 @@ class Frontend:
                 self._leave()
             terminal.flush()
             if self._line is not None and self._line.socket.fileno() in ready:
-                self._serve(self._line, terminal)
+                self._serve(self._line)
             self._act(time.monotonic(), terminal)
 
     def _poll(self, terminal: Terminal, signals_fd: int) -> set[int]:
@@ -153,13 +151,19 @@ class Frontend:
         if self._resize_at is not None and now >= self._resize_at:
             self._send_size()
         if self._line is not None and (piece := self._keyboard.next_piece(now)) is not None:
-            call = {"id": self._attacher.id, "data": piece, "wait_ms": INPUT_WAIT_MS}
-            self._keyboard.sent(self._line.request("session.input", call), piece)
+            self._keyboard.sent(piece, self._send(self._line, piece), now)
         if self._attacher.try_at is not None and now >= self._attacher.try_at:
             self._reattach()
         is_over = self._leave_at is not None and (self._ended or now >= self._leave_at)
         if is_over and not terminal.pending_bytes:
             raise self._exited()
+
+    def _send(self, line: Line, piece: Piece) -> int | None:
+        call: Params = {"id": self._attacher.id, "data": piece.data}
+        if piece.is_request:
+            return line.request("session.input", call)
+        line.notify("session.input", call)
+        return None
 
     def _heed(self, numbers: bytes, terminal: Terminal) -> None:
         for number in numbers:
@@ -175,7 +179,7 @@ class Frontend:
 
     # --- the session ------------------------------------------------------------------------------
 
-    def _serve(self, line: Line, terminal: Terminal) -> None:
+    def _serve(self, line: Line) -> None:
         line.flush()
         messages = line.receive()
         if messages is None:
@@ -185,7 +189,7 @@ class Frontend:
             if isinstance(message, NotificationReceived):
                 self._take(message.method, message.params)
             elif not self._keyboard.answered(message.msgid, message.error, time.monotonic()):
-                terminal.show(b"\a")
+                self.screen.ring()
 
     def _take_early(self) -> None:
         if self._line is not None:
@@ -195,6 +199,8 @@ class Frontend:
     def _take(self, method: str, params: Params) -> None:
         if method == "error" and params.get("code") == Code.STOPPING:
             self._attacher.was_stopped = True
+        if method == "session.input_refused":
+            self.screen.ring()
         if self._line is None or params.get("attachment") != self._line.reply["attachment"]:
             return
         match method:

@@ -84,6 +84,11 @@ class Screen:
         """Take a gap; True when it is in what the terminal shows."""
         return self._cursor.gap(end) is not None and self._lap(end)
 
+    def ring(self) -> None:
+        """Ring the bell: something typed was not taken. Source: termios(3), IMAXBEL."""
+        if self._terminal is not None:
+            self._terminal.show(b"\a")
+
     def _lap(self, end: int) -> bool:
         if not self._replay.over:
             self._show(self._replay.skip_to(end))

@@ -119,9 +119,11 @@ class Terminal:
         Raises:
             Hangup: the terminal is gone.
         """
-        while self._pending and _is_writable(self.out_fd, 0):
+        may_block = self._write_bytes == GUARDED_WRITE_BYTES
+        while self._pending and (not may_block or _is_writable(self.out_fd, 0)):
             try:
-                count = os.write(self.out_fd, self._pending[: self._write_bytes])
+                with memoryview(self._pending) as pending:
+                    count = os.write(self.out_fd, pending[: self._write_bytes])
             except BlockingIOError:
                 return
             except OSError as error:

@@ -96,7 +96,7 @@ class Attachment:
         trace: TracebackType | None,
     ) -> None:
         self._over = True
-        await self._hang_up()
+        self._hang_up()
 
     def __aiter__(self) -> Self:
         return self
@@ -137,7 +137,7 @@ class Attachment:
                 return Found(held[: found.end()], end - len(rest))
         raise PtydError(Code.ENDED, f"the session ended without showing {wanted.pattern!r}")
 
-    async def lines(self) -> AsyncIterator[Line | Gap]:
+    async def lines(self) -> AsyncIterator[Line | Gap]:  # noqa: ASYNC900 - holds nothing open over a yield
         """Yield the output line by line, and gaps; the rest without a line's end comes at the end.
 
         A line longer than 64 KiB comes in pieces.
@@ -172,7 +172,7 @@ class Attachment:
         try:
             self._take(await self._wire.receive())
         except WireLost:
-            await self._hang_up()
+            self._hang_up()
 
     async def _reattach(self) -> None:
         """Attach again; a new daemon may not have heard from every shim yet."""
@@ -194,9 +194,9 @@ class Attachment:
             self._attached(reply)
             self._take(rest)
         except WireLost:
-            await self._hang_up()
+            self._hang_up()
         except BaseException:
-            await self._hang_up()
+            self._hang_up()
             raise
 
     def _attached(self, reply: Params) -> None:
@@ -212,10 +212,10 @@ class Attachment:
             self.truncated = reply["truncated"]
         self._missing(self._cursor.attached(reply["offset"]))
 
-    async def _hang_up(self) -> None:
+    def _hang_up(self) -> None:
         wire, self._wire = self._wire, None
         if wire is not None:
-            await wire.aclose()
+            wire.close()
 
     # --- what comes in ----------------------------------------------------------------------------
 

@@ -54,7 +54,7 @@ class EventStream:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._hang_up()
+        self._hang_up()
 
     def __aiter__(self) -> Self:
         return self
@@ -67,7 +67,7 @@ class EventStream:
             try:
                 self._take(await self._wire.receive())
             except WireLost:
-                await self._hang_up()
+                self._hang_up()
         return self._events.popleft()
 
     async def _subscribe(self, wire: Wire) -> None:
@@ -80,9 +80,9 @@ class EventStream:
             self._subscribed(reply)
             self._take(rest)
         except WireLost:
-            await self._hang_up()
+            self._hang_up()
         except BaseException:
-            await self._hang_up()
+            self._hang_up()
             raise
 
     def _subscribed(self, reply: Params) -> None:
@@ -96,10 +96,10 @@ class EventStream:
             self._events.append(Lost(daemon_id=daemon_id, count=reply["truncated"]))
             self._since = (daemon_id, self._since[1] + reply["truncated"])
 
-    async def _hang_up(self) -> None:
+    def _hang_up(self) -> None:
         wire, self._wire = self._wire, None
         if wire is not None:
-            await wire.aclose()
+            wire.close()
 
     def _take(self, messages: list[Message] | deque[Message]) -> None:
         for message in messages:

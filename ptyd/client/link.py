@@ -80,7 +80,7 @@ class _Line:
             self._settle_lost(why)
             self._outbox.close()
             self._outgoing.close()
-            await self.wire.aclose()
+            self.wire.close()
 
     async def _write(self) -> None:
         async for payload in self._outgoing:

@@ -83,9 +83,9 @@ class Wire:
                             raise error
                         return result, messages
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         """Hang up."""
-        await trio.aclose_forcefully(self._stream)
+        self._stream.socket.close()
 
 
 class Dialer:
@@ -117,9 +117,12 @@ class Dialer:
         try:
             with trio.fail_after(ANSWER_DEADLINE_S):
                 wire.hello, _ = await wire.exchange("hello", hello_params(self._name))
-        except BaseException as error:
-            await trio.aclose_forcefully(wire._stream)
+        except (trio.TooSlowError, WireLost) as error:
+            wire.close()
             raise _unreachable(error) from error
+        except BaseException:
+            wire.close()
+            raise
         self._stopped = False
         return wire
 
@@ -142,15 +145,11 @@ class Dialer:
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
 
-def _unreachable(error: BaseException) -> BaseException:
-    match error:
-        case trio.TooSlowError():
-            text = f"the daemon accepted but said nothing for {ANSWER_DEADLINE_S:g} s (see: ptyd doctor)"
-            return PtydError(Code.BUSY, text)
-        case WireLost():
-            return PtydError(Code.UNREACHABLE, f"the daemon hung up at once: {error}")
-        case _:
-            return error
+def _unreachable(error: trio.TooSlowError | WireLost) -> PtydError:
+    if isinstance(error, trio.TooSlowError):
+        text = f"the daemon accepted but said nothing for {ANSWER_DEADLINE_S:g} s (see: ptyd doctor)"
+        return PtydError(Code.BUSY, text)
+    return PtydError(Code.UNREACHABLE, f"the daemon hung up at once: {error}")
 
 
 async def _connect_in_thread(path: str, start: bool) -> socket.socket:

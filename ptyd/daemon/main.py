@@ -131,7 +131,7 @@ class Daemon:
             self._registry.dismiss_ended()  # the zygote leaves with the last shim: let no ended one hold it
             self._say_stopping()
         with trio.move_on_after(FAREWELL_S):
-            while any(client.is_sending for client in self._clients):
+            while any(client.is_sending for client in self._clients):  # noqa: ASYNC110 - once, at the end
                 await trio.sleep(LOCK_LOOK_S)
 
     def _say_stopping(self) -> None:

@@ -146,7 +146,7 @@ class Registry:
         """Give an ended session's ring back, but not under a reader, nor sooner than a shim would."""
         if session.fact("proof") == "zygote_echild":
             await trio.sleep(self.config.ring_linger_s)
-        while session.attached:
+        while session.attached:  # noqa: ASYNC110 - an ended session: rare, and nobody is in a hurry
             await trio.sleep(RING_LOOK_S)
         session.release_ring(self._kept_tail(session))
 
@@ -256,7 +256,9 @@ class Registry:
 
     async def _await_birth(self, session_id: str) -> None:
         """Somebody whom the daemon before us asked for a session may still create its record."""
-        while records.is_birth_pending(self._runtime.sessions_fd, session_id):
+        while records.is_birth_pending(  # noqa: ASYNC110 - a file's lock gives no event
+            self._runtime.sessions_fd, session_id
+        ):
             await trio.sleep(adoption.RETRY_S)
         self.notice(session_id)
         self.unborn.discard(session_id)

@@ -65,7 +65,6 @@ class Session:
         self._followers: set[Follower] = set()
         self.attached = 0
         self.is_resolved = False
-        self.output: Output | None = None
         self.born = trio.Event()
         self.room = trio.Event()  # the shim's input queue, which refused, has room again
         self.failure: PtydError | None = None
@@ -78,7 +77,9 @@ class Session:
         self._answers: dict[int, Answer] = {}
         self._inputs: dict[int, OnVerdict] = {}
         self._unanswered: dict[int, OnVerdict] = {}
+        self._output: Output | None = None
         self._memory: mmap.mmap | None = None
+        self._ring_fd: int | None = None  # of a ring that could not be mapped yet
 
     # -- facts -----------------------------------------------------------------------------------------
 
@@ -157,7 +158,7 @@ class Session:
             "exit_offset": record.get("exit_offset") or end_offset,
         }
         if self.output is None:
-            self.output = Tail(records.record_tail(record), end_offset)
+            self._output = Tail(records.record_tail(record), end_offset)
         self.is_resolved = True
         self.move(SessionEvent.PROVEN_DEAD)
         self._on_change(self, before)
@@ -185,7 +186,7 @@ class Session:
                 if (got := self._receive(link)) is None:
                     break
                 self._take(*got)
-        except (LinkClosed, ValueError, KeyError, TypeError):
+        except (LinkClosed, RingError, ValueError, LookupError, TypeError, struct.error):
             self._link_lost()
         self.tell_followers()
 
@@ -199,7 +200,7 @@ class Session:
         match message[0]:
             case Kind.STATE:
                 if fds:
-                    self._map(fds)
+                    self._take_ring(fds)
                 self.take_facts(unpack_json(message))
             case Kind.TAKEN:
                 seq, verdict = unpack_taken(message)
@@ -216,13 +217,32 @@ class Session:
                 body = unpack_json(message)
                 self.failure = PtydError(Code(body["code"]), body["message"])
 
-    def _map(self, fds: list[int]) -> None:
-        size = os.fstat(fds[0]).st_size
-        if self._memory is None:
-            self._memory = mmap.mmap(fds[0], size, prot=mmap.PROT_READ)
-            self.output = RingReader(memoryview(self._memory))
+    @property
+    def output(self) -> Output | None:
+        """Where to read; None while nobody has said, or while there is no memory to see it."""
+        if self._output is None and self._ring_fd is not None:
+            self._map_ring(self._ring_fd)
+        return self._output
+
+    def _take_ring(self, fds: list[int]) -> None:
+        if self._memory is None and self._ring_fd is None:
+            self._ring_fd = fds.pop()
+            self._map_ring(self._ring_fd)
         for fd in fds:
             os.close(fd)
+
+    def _map_ring(self, fd: int) -> None:
+        try:
+            self._memory = mmap.mmap(fd, os.fstat(fd).st_size, prot=mmap.PROT_READ)
+        except OSError:
+            return  # no memory: the session runs on without us seeing it, and this is tried again
+        self._output = RingReader(memoryview(self._memory))
+        self._close_ring_fd()
+
+    def _close_ring_fd(self) -> None:
+        if self._ring_fd is not None:
+            os.close(self._ring_fd)
+            self._ring_fd = None
 
     def _want_write(self, wanted: bool) -> None:
         mask = select.EPOLLIN | (select.EPOLLOUT if wanted else 0)
@@ -246,6 +266,7 @@ class Session:
             self._link.close()
             self._link = None
             self._mask = select.EPOLLIN
+            self._close_ring_fd()
 
     @property
     def holds_ring(self) -> bool:
@@ -254,15 +275,15 @@ class Session:
 
     def release_ring(self, tail: bytes) -> None:
         """Give the ring's memory back; what is left to read is the tail that the record keeps."""
-        if self._memory is not None and isinstance(self.output, RingReader):
-            self.output.release()
+        if self._memory is not None and isinstance(self._output, RingReader):
+            self._output.release()
             self._memory.close()
             self._memory = None
-            self.output = Tail(tail, self.facts["end_offset"])
+            self._output = Tail(tail, self.facts["end_offset"])
 
     def quiet_ms(self) -> int | None:
         """How long ago output came, in ms; None when none ever did, or nobody knows."""
-        last = self.output.last_output_ms if isinstance(self.output, RingReader) else 0
+        last = self._output.last_output_ms if isinstance(self._output, RingReader) else 0
         return max(0, time.monotonic_ns() // 1_000_000 - last) if last else None
 
     def tell_followers(self) -> None:

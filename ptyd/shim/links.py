@@ -10,6 +10,7 @@ import contextlib
 import os
 import select
 import socket
+import struct
 from collections.abc import Callable
 
 from ptyd import records
@@ -134,5 +135,5 @@ class Links:
                     self._epoll.modify(link.fileno(), select.EPOLLIN)
             if mask & ~select.EPOLLOUT and (message := link.receive()):
                 self._on_message(link, message)
-        except (LinkClosed, ValueError, KeyError, TypeError):
+        except (LinkClosed, ValueError, LookupError, TypeError, struct.error):
             self.drop(link)  # gone, or not speaking our language

@@ -38,6 +38,7 @@ from ptyd.shim.terminal import PTY_BYTES, Terminal
 
 SOCKET_LOOK_S = 60.0  # how often a shim without a daemon looks whether its socket file is still there
 RECORD_RETRY_S = 1.0  # an exit record that could not be written (disk full) is tried again this often
+LONGEST_WAIT_S = 3600.0  # epoll takes no more milliseconds than an int holds
 LEADER_EXIT_GRACE_S = 1.0  # of the kill that on_leader_exit asks for
 
 
@@ -127,7 +128,7 @@ class Shim:
         if not self._links and self._leave_at is None:
             moments.append(self._socket_look_at)
         known = [moment for moment in moments if moment is not None]
-        return max(0.0, min(known) - time.monotonic()) if known else None
+        return min(max(0.0, min(known) - time.monotonic()), LONGEST_WAIT_S) if known else None
 
     def _act(self, now: float) -> None:
         """Do what has fallen due; almost always nothing."""

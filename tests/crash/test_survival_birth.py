@@ -97,8 +97,7 @@ class Spawn:
 
     def _end(self, state: str | None) -> None:
         if state not in (None, "exited"):
-            with self._runtime.connect() as rpc:
-                result = rpc.call("session.kill", id=self.id, force=True)
+            result = ask(self._runtime, "session.kill", id=self.id, force=True)
             assert result["proof"] in ("echild", "zygote_echild"), result
         assert self.processes() == []
 
@@ -106,17 +105,26 @@ class Spawn:
 def complete_list(runtime: RuntimeDir) -> list[dict[str, Any]]:
     """Return the first list that calls itself complete, from whichever daemon serves."""
 
-    def ask() -> dict[str, Any] | None:
-        launch.connect(str(runtime.path)).close()
-        try:
-            found: dict[str, Any] = runtime.call("session.list")
-        except (OSError, Disconnected):
-            return None
+    def complete() -> dict[str, Any] | None:
+        found = ask(runtime, "session.list")
         return found if found["complete"] else None
 
-    found = wait_until(ask, 20, "a complete list")
-    rows: list[dict[str, Any]] = found["sessions"]
+    rows: list[dict[str, Any]] = wait_until(complete, 20, "a complete list")["sessions"]
     return rows
+
+
+def ask(runtime: RuntimeDir, method: str, **params: Any) -> dict[str, Any]:
+    """Ask whichever daemon serves, starting one if need be; once more when it was about to leave."""
+
+    def answer() -> dict[str, Any] | None:
+        launch.connect(str(runtime.path)).close()
+        try:
+            found: dict[str, Any] = runtime.call(method, **params)
+        except (OSError, Disconnected):
+            return None
+        return found
+
+    return wait_until(answer, 20, f"{method} is answered")
 
 
 def state_in(rows: list[dict[str, Any]], session_id: str) -> str | None:

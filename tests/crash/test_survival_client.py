@@ -96,7 +96,7 @@ async def replace_by_new_pair(runtime: RuntimeDir) -> None:
     await trio_wait_until(lambda: not processes.alive(old), 10, "the daemon steps down")
 
 
-async def replace_both(runtime: RuntimeDir) -> None:
+async def replace_both(runtime: RuntimeDir) -> None:  # noqa: ASYNC124 - one of two, awaited alike
     runtime.kill_zygote()
     runtime.kill_daemon()
 

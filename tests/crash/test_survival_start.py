@@ -173,8 +173,9 @@ def spawn_error(rpc: Rpc, **params: Any) -> str:
 def test_S12_fence_outlives_the_daemon(daemon: RuntimeDir) -> None:
     with daemon.connect() as rpc, pytest.raises(RpcError, match="not_found"):
         rpc.call("session.kill", id="late", generation=2)
-    daemon.wait_for_new_daemon(daemon.kill_daemon())
+    second = daemon.wait_for_new_daemon(daemon.kill_daemon())
     daemon.kill_zygote()
+    wait_until(lambda: not processes.alive(second), what="the daemon steps down")
     launch.connect(str(daemon.path)).close()
     with daemon.connect() as rpc:
         assert spawn_error(rpc, id="late") == "fenced"

@@ -112,7 +112,9 @@ def test_O7_a_notification_to_nobody_is_told(rpc: Rpc) -> None:
 def test_O7_input_waits_for_room(rpc: Rpc, connect: Connect, tmp_path: Path) -> None:
     """With `wait_ms` it is accepted as soon as the child reads, in its place among all other input."""
     go = tmp_path / "go"
-    session = spawn_ready(rpc, f"while [ ! -e {go} ]; do sleep 0.01; done; exec cat", scrollback_bytes=4 << 20)
+    session = spawn_ready(
+        rpc, f"while [ ! -e {go} ]; do sleep 0.01; done; exec cat", scrollback_bytes=4 << 20
+    )
     start = len(read_all(rpc, session))
     typed = bytearray()
     while True:
@@ -397,7 +399,7 @@ def test_signals_reach_whom_they_are_for(rpc: Rpc, tmp_path: Path) -> None:
     """The foreground group, the leader, or everybody."""
     told = tmp_path / "told"
     note = f"echo $0 >>{told}"
-    child = f"sh -c 'trap \"{note}; exit\" USR1; trap \"{note}\" USR2; echo up; while :; do sleep 0.01; done'"
+    child = f'sh -c \'trap "{note}; exit" USR1; trap "{note}" USR2; echo up; while :; do sleep 0.01; done\''
     script = f"set -m; trap 'echo leader >>{told}' USR1 USR2; {child} back & {child} front; wait; sleep 1000"
     session = shell(rpc, script)
     wait_until(lambda: read_all(rpc, session).count(b"up") == 2, what="both children are up")

@@ -74,7 +74,10 @@ def test_a_session_is_as_asked_for(rpc: Rpc, tmp_path: Path) -> None:
     assert (row["attached"], row["output_offset"], row["scrollback_start"], row["exit"]) == (0, 0, 0, None)
     assert (row["last_output_age_ms"], row["proof"], row["ended_at_ms"]) == (None, None, None)
     again = call(rpc, "session.get", id="as-asked")
-    assert {**again, "foreground": None, "busy": None, "processes": None} == {**row, "age_ms": again["age_ms"]}
+    assert {**again, "foreground": None, "busy": None, "processes": None} == {
+        **row,
+        "age_ms": again["age_ms"],
+    }
     end(rpc, "as-asked")
     row = call(rpc, "session.get", id="as-asked")
     assert (row["state"], row["exit"], row["proof"]) == ("exited", {"signal": 9}, "echild")
@@ -309,7 +312,16 @@ def test_labels_select(rpc: Rpc) -> None:
 
 @pytest.mark.parametrize(
     "bad",
-    [{"a b": "c"}, {"": "c"}, {"a": 5}, {"a": "\n"}, {"a": "x" * 257}, {f"k{n}": "" for n in range(33)}, "a=b", 5],
+    [
+        {"a b": "c"},
+        {"": "c"},
+        {"a": 5},
+        {"a": "\n"},
+        {"a": "x" * 257},
+        {f"k{n}": "" for n in range(33)},
+        "a=b",
+        5,
+    ],
 )
 def test_labels_have_bounds(rpc: Rpc, bad: Any) -> None:
     assert refused(rpc, "session.spawn", argv=["true"], labels=bad).code == "invalid_params"

@@ -16,8 +16,8 @@ from typing import Any
 import msgpack
 import pytest
 
-from ptyd.protocol.messages import RESULTS
 from ptyd.protocol.fields import parse_map
+from ptyd.protocol.messages import RESULTS
 from tests.daemon.conftest import Connect
 from tests.support import processes
 from tests.support.daemon import RuntimeDir
@@ -63,7 +63,7 @@ def reading(view: View) -> Iterator[View]:
                     view.step(deadline_s=0.2)
                 except TimeoutError:
                     continue
-        except BaseException as err:
+        except Exception as err:  # noqa: BLE001 - told to the test's own thread below
             failed.append(err)
 
     thread = threading.Thread(target=read)
@@ -83,9 +83,7 @@ def reading(view: View) -> Iterator[View]:
 def test_O1_since_start_live_and_an_offset(rpc: Rpc, connect: Connect) -> None:
     session = spawn_ready(rpc, "printf 0123456789; read x; printf abc; read x")
     offset = wait_for_output(rpc, session, b"0123456789")
-    views = {
-        since: View(connect(), session, since=since) for since in ("start", "live", offset - 4, offset)
-    }
+    views = {since: View(connect(), session, since=since) for since in ("start", "live", offset - 4, offset)}
     assert [view.start for view in views.values()] == [0, offset, offset - 4, offset]
     assert {view.truncated for view in views.values()} == {0}
     rpc.call("session.input", id=session, data=b"\n")

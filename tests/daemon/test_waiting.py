@@ -319,7 +319,6 @@ def test_what_can_no_longer_come_without_a_shim(daemon: RuntimeDir) -> None:
         assert waiter.result(end)["event"] == "end"
 
 
-
 def test_an_ended_session_keeps_its_tail_without_a_shim(runtime: RuntimeDir) -> None:
     """Its ring is given back, also in the daemon; what the record keeps can still be read and waited for."""
     runtime.start(PTYD_RING_LINGER_S="0")

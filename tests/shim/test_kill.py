@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -42,7 +43,13 @@ GENTLE = [
     (2.03, "due", KILL),
 ]
 FORCED = [(0.0, "due", KILL), (0.005, "due", ()), (0.01, "due", KILL)]
-HURRIED = [(0.0, "due", HANGUP), (0.5, "hurry", ()), (0.5, "due", KILL), (0.5, "hurry", ()), (0.505, "due", ())]
+HURRIED = [
+    (0.0, "due", HANGUP),
+    (0.5, "hurry", ()),
+    (0.5, "due", KILL),
+    (0.5, "hurry", ()),
+    (0.505, "due", ()),
+]
 HURRIED_AT_ONCE = [(0.0, "hurry", ()), (0.0, "due", KILL)]
 LATE = [(0.0, "due", HANGUP), (50.0, "due", TERMINATE), (50.5, "due", ()), (51.0, "due", KILL)]
 TABLES = {
@@ -122,7 +129,7 @@ def test_phases_only_go_on(grace_s: int, pauses: list[int], hurries: set[int]) -
     assert order.count(1) <= 1
     if not hurries:
         starts = [at for at, signals in sent if signals != KILL] + [at for at, s in sent if s == KILL][:1]
-        assert all(later - earlier >= grace_s for earlier, later in zip(starts, starts[1:], strict=False))
+        assert all(later - earlier >= grace_s for earlier, later in itertools.pairwise(starts))
 
 
 # --- signalling ------------------------------------------------------------------------------------
@@ -193,5 +200,3 @@ def test_descriptors_are_given_back(child: subprocess.Popen[bytes]) -> None:
     for _ in range(20):
         signal_all([child.pid, 2**22 - 1], (signal.SIGCONT,), everybody)
     assert len(os.listdir("/proc/self/fd")) == before
-
-

@@ -121,9 +121,7 @@ def test_the_file_limit_is_the_starters(messy: RuntimeDir, rpc: Rpc) -> None:
     assert found is not None
     assert int(found[1]) == SOFT_FILES
     shim = spawn(rpc, ["sleep", "1000"])
-    assert f"Max open files            {found[2]}" in Path(
-        f"/proc/{messy.shim_pid(shim)}/limits"
-    ).read_text()
+    assert f"Max open files            {found[2]}" in Path(f"/proc/{messy.shim_pid(shim)}/limits").read_text()
     rpc.call("session.kill", id=shim, force=True)
 
 
@@ -245,7 +243,7 @@ def test_the_terminal_knows_utf8_and_its_size(rpc: Rpc) -> None:
 
 
 def test_erasing_takes_a_whole_character(rpc: Rpc) -> None:
-    session = shell(rpc, "stty -echo; echo ready; read line; echo \"[$line]\"")
+    session = shell(rpc, 'stty -echo; echo ready; read line; echo "[$line]"')
     wait_for_output(rpc, session, b"ready")
     rpc.call("session.input", id=session, data="aé\x7fb\n")
     wait_for_end(rpc, session)

@@ -37,15 +37,15 @@ def spawn_ready(rpc: Rpc, script: str, **params: Any) -> str:
 
 def wait_for_output(rpc: Rpc, session: str, literal: bytes, **params: Any) -> int:
     """Wait until the session has written these bytes; return the offset just after them."""
-    offset: int = rpc.call("session.wait", id=session, timeout_ms=WAIT_MS, **{"for": literal}, **params)[
-        "offset"
-    ]
+    wanted: dict[str, Any] = {"for": literal, **params}  # "for" is no name for an argument
+    offset: int = rpc.call("session.wait", id=session, timeout_ms=WAIT_MS, **wanted)["offset"]
     return offset
 
 
 def wait_for_end(rpc: Rpc, session: str, what: str = "end") -> dict[str, Any]:
     """Wait for the session's end, or the leader's `exit`; return what was answered."""
-    found: dict[str, Any] = rpc.call("session.wait", id=session, timeout_ms=WAIT_MS, **{"for": what})
+    wanted: dict[str, Any] = {"for": what}
+    found: dict[str, Any] = rpc.call("session.wait", id=session, timeout_ms=WAIT_MS, **wanted)
     return found
 
 

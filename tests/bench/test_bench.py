@@ -1,0 +1,73 @@
+"""The measurements measure, and the table says what they found: at sizes that take a second or two."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.bench import __main__ as bench
+from tests.bench.report import Figure, as_json, percentile, table
+from tests.bench.terminals import has_dtach
+from tests.support.daemon import RuntimeDir
+
+TINY = bench.Sizes(
+    rounds=1,
+    stream_mib=1,
+    keys=5,
+    kills=1,
+    lists=1,
+    idle_sessions=1,
+    idle_s=0.1,
+    idle_rounds=1,
+    sessions=2,
+    adoptions=1,
+)
+
+
+def test_every_target_of_the_issue_is_measured(daemon: RuntimeDir) -> None:
+    figures = bench.measure(daemon, TINY)
+    targets = [figure.target for figure in figures if figure.target]
+    assert targets == [
+        "≥ 0.9 × dtach",
+        "≥ 0.9 × dtach",
+        "≤ 2 × dtach",
+        "≤ 20 ms",
+        "≤ 1 % of a core",
+        "≤ 1024 KiB",
+        "≤ 15 ms",
+        "≤ 5 s",
+    ]
+    assert all(sample >= 0 for figure in figures for sample in figure.samples)
+    relative = [figure for figure in figures if figure.is_relative]
+    assert all(bool(figure.reference) == has_dtach() for figure in relative)
+    assert len(table(figures).splitlines()) == len(figures) + 2
+    json.dumps(as_json(figures, {}))
+
+
+@pytest.mark.parametrize(
+    "bounds, is_met",
+    [
+        ({}, None),
+        ({"at_most": 2.0}, True),
+        ({"at_most": 1.9}, False),
+        ({"at_least": 2.0}, True),
+        ({"at_least": 2.1}, False),
+        ({"at_most": 0.5, "is_relative": True}, True),
+        ({"at_least": 0.6, "is_relative": True}, False),
+        ({"at_most": 0.5, "is_relative": True, "reference": ()}, None),
+    ],
+)
+def test_a_target_is_met_by_the_median(bounds: dict[str, float], is_met: bool | None) -> None:
+    given = {"reference": (9.0, 4.0, 3.0), **bounds}
+    assert Figure(name="n", unit="ms", samples=[1.0, 2.0, 9.0], **given).is_met is is_met  # type: ignore[arg-type]
+
+
+def test_a_missed_target_is_told_loudly() -> None:
+    row = table([Figure(name="n", unit="ms", samples=[0.123456, 4.0, 1234.5], at_most=3)]).splitlines()[-1]
+    assert row == "| n | 4.00 ms | 0.123 – 1234 |  | ≤ 3 ms | **no** |  |"
+
+
+@pytest.mark.parametrize("percent, value", [(1, 1), (50, 5), (51, 6), (99, 10), (100, 10)])
+def test_percentile_is_a_sample(percent: float, value: int) -> None:
+    assert percentile([3, 1, 2, 10, 9, 8, 4, 5, 6, 7], percent) == value
