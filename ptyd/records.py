@@ -188,14 +188,25 @@ def list_sessions(dir_fd: int) -> Listing:
     return listing
 
 
+def tidy_up_after(dir_fd: int, session_id: str, pid: int) -> None:
+    """Remove what a dead shim was about to finish."""
+    remove(dir_fd, _draft_name(session_id, pid))
+    with contextlib.suppress(OSError):  # no descriptor left: whoever looks next will do it
+        is_birth_pending(dir_fd, session_id)
+
+
 def draft_writer(name: str) -> int:
     """Return the pid that wrote the draft `name`, 0 when the name does not tell."""
     pid = name.rpartition(".")[2]
     return int(pid) if pid.isdecimal() else 0
 
 
+def _draft_name(session_id: str, pid: int) -> str:
+    return f".{session_id}.{pid}"
+
+
 def _write_draft(dir_fd: int, session_id: str, fields: Mapping[str, Any]) -> str:
-    draft = f".{session_id}.{os.getpid()}"
+    draft = _draft_name(session_id, os.getpid())
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(draft, flags, 0o600, dir_fd=dir_fd)
     try:

@@ -7,6 +7,7 @@ with. Forks nothing: the zygote does, and the new shim tells what became of it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import socket
@@ -16,6 +17,7 @@ import trio
 
 from ptyd import paths, records
 from ptyd.daemon.config import Config
+from ptyd.daemon.descriptors import is_reserved
 from ptyd.daemon.environment import program_cwd, program_env
 from ptyd.daemon.registry import BIRTH_DEADLINE_S, Registry, now_ms
 from ptyd.daemon.session import Session
@@ -116,6 +118,8 @@ class Births:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             stack.enter_context(theirs)
             try:
+                if is_reserved(theirs.fileno()):
+                    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
                 self._zygote.fork_shim(session.id, spec, theirs, birth_fd)
             except BaseException:
                 ours.close()

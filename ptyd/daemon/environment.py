@@ -12,9 +12,22 @@ USER_PATH = "/usr/local/bin:/usr/bin:/bin"
 ROOT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
+_seen: dict[int, pwd.struct_passwd] = {}
+
+
+def _user() -> pwd.struct_passwd:
+    """Look our user up. Containers run users that no database knows, who get what a shell would assume."""
+    uid = os.getuid()
+    try:
+        _seen[uid] = pwd.getpwuid(uid)
+    except KeyError:
+        pass  # also when there is no descriptor left to read the database with
+    return _seen.get(uid) or pwd.struct_passwd((str(uid), "x", uid, os.getgid(), "", "/", "/bin/sh"))
+
+
 def program_env(given: dict[str, str]) -> dict[str, str]:
     """Lay what a request gives over a minimal login environment."""
-    user = pwd.getpwuid(os.getuid())
+    user = _user()
     login = {
         "HOME": user.pw_dir,
         "USER": user.pw_name,
@@ -29,4 +42,4 @@ def program_env(given: dict[str, str]) -> dict[str, str]:
 
 def program_cwd(given: bytes | None) -> str:
     """Return the directory to start in: the one asked for, else the user's home."""
-    return os.fsdecode(given) if given else pwd.getpwuid(os.getuid()).pw_dir
+    return os.fsdecode(given) if given else _user().pw_dir

@@ -6,6 +6,7 @@ another user is refused; more clients than allowed are told so.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -14,6 +15,7 @@ from collections.abc import Callable
 import structlog
 
 from ptyd import paths, records
+from ptyd.daemon.descriptors import is_reserved
 from ptyd.daemon.poller import Poller
 from ptyd.protocol.codec import pack_notification
 from ptyd.protocol.errors import Code
@@ -43,10 +45,11 @@ class Server:
         self._on_client = on_client
         self._has_room = has_room
         self._listener: socket.socket | None = None
+        self._spare_fd = _open_spare()
 
     def listen(self) -> None:
         """Bind under another name, then rename: nobody ever finds a socket that is not served."""
-        draft = f".{paths.SOCKET}.{os.getpid()}"
+        draft = f".{paths.SOCKET}"  # of a predecessor that was killed here, or ours
         records.remove(self._runtime.fd, draft)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         listener.bind(self._runtime.address(draft))
@@ -83,20 +86,34 @@ class Server:
             except BlockingIOError:
                 return
             except OSError as err:
-                log.error("cannot accept", error=err.strerror)  # out of descriptors: the backlog waits
+                log.error("cannot accept", error=err.strerror)
+                self._turn_away()
                 return
             self._admit(sock)
+
+    def _turn_away(self) -> None:
+        """Tell one client that we are out of descriptors: left in the backlog, it would keep us spinning."""
+        os.close(self._spare_fd)
+        with contextlib.suppress(OSError):
+            assert self._listener is not None
+            _refuse(self._listener.accept()[0])
+        self._spare_fd = _open_spare()
 
     def _admit(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         if (uid := peer_uid(sock)) != os.geteuid():
             log.warning("refused a client of another user", uid=uid)
             sock.close()
-        elif not self._has_room():
+        elif not self._has_room() or is_reserved(sock.fileno()):
             _refuse(sock)
         else:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
             self._on_client(sock)
+
+
+def _open_spare() -> int:
+    """Open a descriptor that is there to be given up."""
+    return os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _refuse(sock: socket.socket) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 import select
+import struct
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -21,7 +22,7 @@ from ptyd.daemon.pending import ASK_DEADLINE_S, Pending
 from ptyd.daemon.poller import Poller
 from ptyd.protocol.errors import Code, PtydError
 from ptyd.protocol.states import SessionEvent, SessionState, next_state
-from ptyd.ring import RingReader
+from ptyd.ring import RingError, RingReader
 from ptyd.shim.link import (
     BIND_MESSAGE,
     UNWATCH_MESSAGE,
@@ -320,6 +321,9 @@ class Session:
         Args:
             is_answered: Otherwise only a refusal is told: one message less for each keystroke.
         """
+        if self._link is not None and self._link.backlog >= INPUT_MESSAGES_QUEUED:
+            on_verdict(Verdict.FULL)
+            return
         seq = self._sequence()
         waiting = self._inputs if is_answered else self._unanswered
         waiting[seq] = on_verdict
@@ -361,6 +365,8 @@ class Session:
             return PtydError(
                 Code.UNSUPERVISED, f"session {self.id} lost its shim; end it: ptyd kill {self.id}"
             )
+        if self._ring_fd is not None:
+            return PtydError(Code.BUSY, f"no memory is left for the output of session {self.id}; try again")
         return PtydError(Code.BUSY, f"the shim of session {self.id} has not reported yet; try again")
 
     def _sequence(self) -> int:

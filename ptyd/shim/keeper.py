@@ -103,9 +103,16 @@ class Keeper:
         if self._link is not None:
             with contextlib.suppress(LinkClosed):
                 self._link.send(json.dumps(body).encode())
+                self._listen_to(self._link)
+
+    def _listen_to(self, link: Link) -> None:
+        self._epoll.modify(link.fileno(), select.EPOLLIN | (select.EPOLLOUT if link.wants_write else 0))
 
     def _receive(self, link: Link) -> None:
         try:
+            if link.wants_write:
+                link.flush()
+                self._listen_to(link)
             while (got := link.receive_with_fds()) is not None:
                 self._take(json.loads(got[0]), got[1])
         except (LinkClosed, ValueError):

@@ -132,6 +132,11 @@ class Link:
         return self.sock.fileno()
 
     @property
+    def backlog(self) -> int:
+        """How many messages wait for the other end."""
+        return len(self._waiting)
+
+    @property
     def wants_write(self) -> bool:
         return bool(self._waiting)
 

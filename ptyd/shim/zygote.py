@@ -151,6 +151,7 @@ class Zygote:
     def _shim_died(self, pid: int) -> list[Ward]:
         """A shim that left in good order has written an end; any other was killed: return what it had."""
         session_id = self._shims[pid]
+        records.tidy_up_after(self._runtime.sessions_fd, session_id, pid)
         try:
             record = records.read_record(self._runtime.sessions_fd, session_id)
         except records.RecordError as err:

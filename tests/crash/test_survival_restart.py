@@ -92,6 +92,9 @@ def test_S1_daemon_killed_under_flood_at_random_instants(runtime: RuntimeDir, tm
         assert pids(runtime) == before
         assert streams[0].checker.gaps == [], "a steady writer within its scrollback lost output"
     kill_all(runtime)
+    left = {"ptyd.sock", "zygote.sock", "lock", "zygote.lock", "instance", "sessions"}
+    assert {name for name in os.listdir(runtime.path) if name != ".ptyd.sock"} == left
+    assert not any(name.startswith(".") for name in os.listdir(runtime.path / "sessions"))
 
 
 def kill_one_daemon(runtime: RuntimeDir, zygote: int, chance: random.Random) -> None:

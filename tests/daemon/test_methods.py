@@ -1,4 +1,4 @@
-"""The methods around a session: birth rules, names, labels, generations, what is kept, and the daemon itself."""
+"""The methods around a session: births, names, labels, generations, what is kept; and the daemon."""
 
 from __future__ import annotations
 
