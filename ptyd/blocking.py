@@ -52,6 +52,7 @@ class BlockingClient:
         self._path = path
         self._start = start
         self._name = name
+        self._was_stopped = False
         self._socket: socket.socket | None = None
         self._protocol = ClientConnection()
         self._answers: dict[int, Answer] = {}
@@ -88,7 +89,9 @@ class BlockingClient:
         self.close()
         with launch_errors():
             path = paths.runtime_path(self._path)
-            self._socket = launch.connect(path, start=self._start, deadline_s=deadline_s)
+            start = self._start and not self._was_stopped
+            self._socket = launch.connect(path, start=start, deadline_s=deadline_s)
+        self._was_stopped = False
         self._protocol = ClientConnection()
         self._answers.clear()
         self._notifications.clear()
@@ -273,6 +276,8 @@ class BlockingClient:
             raise ConnectionLost("the daemon closed the connection")
         for event in self._protocol.receive(data):
             if isinstance(event, NotificationReceived):
+                if event.method == "error" and event.params.get("code") == Code.STOPPING:
+                    self._was_stopped = True  # on purpose: not to be started again from here
                 self._notifications.append((event.method, event.params))
             else:
                 self._answers[event.msgid] = event.result if event.error is None else event.error

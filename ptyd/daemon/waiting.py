@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Coroutine
 from typing import Any
 
 import trio
@@ -69,19 +70,26 @@ async def _read_later(session: Session, request: SessionRead) -> dict[str, Any]:
     return read_now(session, request.offset, request.max_bytes)
 
 
-async def wait_for(session: Session, request: SessionWait) -> dict[str, Any]:
+def wait_for(session: Session, request: SessionWait) -> Coroutine[Any, Any, dict[str, Any]]:
     """Wait for what the request names.
+
+    Where to look from is settled at once: `live` means before whatever the client asks for next.
 
     Raises:
         PtydError: `timeout`; `ended` or `unsupervised` when it can no longer happen.
     """
+    offset = _first_offset(session, request.since) if isinstance(request.for_, bytes) else 0
+    return _wait(session, request, offset)
+
+
+async def _wait(session: Session, request: SessionWait, offset: int) -> dict[str, Any]:
     timeout_s = math.inf if request.timeout_ms is None else request.timeout_ms / 1000
     with trio.move_on_after(timeout_s), Waker(session) as waker:
         match request.for_:
             case "exit" | "end" as which:
                 return await _wait_end(session, waker, which)
             case bytes() as literal:
-                return await _wait_match(session, waker, literal, _first_offset(session, request.since))
+                return await _wait_match(session, waker, literal, offset)
             case int() as idle_ms:
                 return await _wait_idle(session, waker, idle_ms)
     raise PtydError(Code.TIMEOUT, f"session {session.id}: it did not happen within {request.timeout_ms} ms")

@@ -336,3 +336,48 @@ def test_stopped_and_continued_is_raw_again(daemon: RuntimeDir) -> None:
         wait_until(lambda: user.is_raw)
         user.type(LEAVE)
         assert user.wait() == 0
+
+
+def test_typing_that_a_dead_daemon_may_have_swallowed_is_counted(daemon: RuntimeDir) -> None:
+    session = spawn(daemon, "cat")
+    with User(daemon, "attach", session) as user:
+        wait_until(lambda: user.is_raw)
+        user.type(b"1\r")
+        user.expect(b"1\r\n1\r\n")
+        user.read(0.3)  # until that much is confirmed
+        os.kill(daemon.daemon_pid(), signal.SIGSTOP)
+        user.type(b"abc")
+        user.read(0.3)
+        daemon.wait_for_new_daemon(daemon.kill_daemon())
+        user.expect(b"[ptyd: 3 typed bytes may or may not have arrived]")
+        user.type(b"2\r")
+        user.expect(b"2\r\n2\r\n")  # and not "abc2": nothing was sent a second time
+        user.type(LEAVE)
+        assert user.wait() == 0
+
+
+def test_long_search_for_a_daemon_is_told_and_ends_well(daemon: RuntimeDir) -> None:
+    """S2 for the terminal frontend, which may not start one itself."""
+    session = spawn(daemon, "cat")
+    with User(daemon, "--no-start", "attach", session) as user:
+        wait_until(lambda: user.is_raw)
+        daemon.kill_zygote()
+        wait_until(lambda: daemon.find_daemon_pid() is None, what="the daemon steps down")
+        user.type(b"typed meanwhile\r")
+        user.expect(b"[ptyd: the daemon is gone; looking for it]")
+        daemon.start()
+        user.expect(b"typed meanwhile\r\ntyped meanwhile\r\n")
+        user.type(LEAVE)
+        assert user.wait() == 0
+
+
+def test_search_for_a_daemon_can_be_left(daemon: RuntimeDir) -> None:
+    session = spawn(daemon, "cat")
+    with User(daemon, "--no-start", "attach", session) as user:
+        wait_until(lambda: user.is_raw)
+        daemon.kill_zygote()
+        wait_until(lambda: daemon.find_daemon_pid() is None, what="the daemon steps down")
+        user.type(LEAVE)
+        assert user.wait() == 0
+        assert user.is_as_before
+    daemon.start()

@@ -186,3 +186,17 @@ def test_blocking_call_that_is_never_answered_times_out(
             with pytest.raises(PtydError) as raised:
                 client._answer(99, method, 0.05)
             assert raised.value.code is code
+
+
+def test_blocking_client_does_not_start_a_daemon_that_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = ("error", {"code": "stopping", "message": "the daemon is stopping"})
+    hello = {"daemon_id": "d1", "pid": 1}
+    monkeypatch.setattr("ptyd.blocking.RECONNECT_DEADLINE_S", 0.1)
+    with ScriptedDaemon(tmp_path / "r", {"hello": lambda params: (hello, [said])}) as daemon:
+        client = BlockingClient.connect(daemon.path)
+    with client, pytest.raises(PtydError) as raised:
+        client.call("session.list")
+    assert raised.value.code is Code.UNREACHABLE
+    assert "leave out --no-start" in raised.value.message  # the words of who may not start one

@@ -69,6 +69,10 @@ class Follower:
         ends = time.monotonic() + seconds
         self.read_until(lambda: time.monotonic() >= ends, seconds + 20)
 
+    def read_until_connected(self, times: int) -> None:
+        """Read on until it has connected so often in all."""
+        self.read_until(lambda: self.connections >= times, what="connected again")
+
     def _guard(self, work: Callable[[Rpc], None]) -> None:
         """Do it on a connection; a lost one is opened again, next time."""
         try:

@@ -43,11 +43,11 @@ class Spawn:
     made: ClassVar[list[Spawn]] = []
 
     def __init__(self, runtime: RuntimeDir) -> None:
-        Spawn.made.append(self)
         self.id = f"spawn-{len(Spawn.made)}"
         self._token = f"TOKEN={os.urandom(16).hex()}"
         self._runtime = runtime
         self.rpc = runtime.connect()
+        Spawn.made.append(self)
         name, _, value = self._token.partition("=")
         self._asked = self.rpc.send("session.spawn", id=self.id, argv=["sleep", "1000"], env={name: value})
 
@@ -127,6 +127,17 @@ def ask(runtime: RuntimeDir, method: str, **params: Any) -> dict[str, Any]:
     return wait_until(answer, 20, f"{method} is answered")
 
 
+def whole_pair(runtime: RuntimeDir) -> tuple[int, int]:
+    """Return the pids of a zygote and its own daemon, which serves; starts them if need be."""
+
+    def found() -> tuple[int, int] | None:
+        launch.connect(str(runtime.path)).close()
+        zygote, daemon = runtime.find_zygote_pid(), (runtime.hello() or {}).get("pid", 0)
+        return (zygote, daemon) if zygote and processes.parent(daemon) == zygote else None
+
+    return wait_until(found, 20, "a whole pair serves")
+
+
 def state_in(rows: list[dict[str, Any]], session_id: str) -> str | None:
     return next((row["state"] for row in rows if row["id"] == session_id), None)
 
@@ -152,13 +163,13 @@ def name_of(pid: int) -> str:
 
 @contextlib.contextmanager
 def at_zygote(runtime: RuntimeDir, steps: int) -> Iterator[tuple[Spawn, Stepper]]:
-    with stand_at(runtime, runtime.zygote_pid(), steps) as found:
+    with stand_at(runtime, whole_pair(runtime)[0], steps) as found:
         yield found
 
 
 @contextlib.contextmanager
 def at_daemon(runtime: RuntimeDir, steps: int) -> Iterator[tuple[Spawn, Stepper]]:
-    with stand_at(runtime, runtime.daemon_pid(), steps) as found:
+    with stand_at(runtime, whole_pair(runtime)[1], steps) as found:
         yield found
 
 
@@ -174,7 +185,7 @@ def stand_at(runtime: RuntimeDir, pid: int, steps: int) -> Iterator[tuple[Spawn,
 
 @contextlib.contextmanager
 def at_shim(runtime: RuntimeDir, steps: int) -> Iterator[tuple[Spawn, Stepper]]:
-    with seize_or_skip(runtime.zygote_pid(), forks=True) as zygote:
+    with seize_or_skip(whole_pair(runtime)[0], forks=True) as zygote:
         zygote.interrupt()
         spawn = Spawn(runtime)
         shim = zygote.run_until_fork(spawn.is_answered)
@@ -291,7 +302,7 @@ def test_S11_killed_at_a_random_instant(ptyd: RuntimeDir) -> None:
     spawn.check(spawn.answer())
     duration_s = min(0.05, time.perf_counter() - began)
     for _ in range(soak(8, 500)):
-        victim = chance.choice((ptyd.daemon_pid, ptyd.zygote_pid))()
+        victim = chance.choice(whole_pair(ptyd))
         spawn, ends = Spawn(ptyd), time.perf_counter() + chance.uniform(0, duration_s)
         while time.perf_counter() < ends:
             pass  # a sleep is too coarse for microseconds

@@ -16,6 +16,7 @@ from ptyd import launch
 from tests.crash.following import Follower, Stream, read_scrollback
 from tests.support import processes
 from tests.support.daemon import ROOT, RuntimeDir
+from tests.support.sessions import wait_for_output
 from tests.support.stream import check_numbered, lines_written, numbered_program
 from tests.support.waiting import soak, wait_until
 
@@ -58,6 +59,9 @@ class Sprinter:
     def start(self) -> None:
         self.go.touch()
 
+    def is_over(self) -> bool:
+        return self.stream.end is not None
+
     def check(self) -> None:
         assert self.stream.exit == self.exit
         assert self.stream.checker.received_bytes == 16 * self.LINES
@@ -82,11 +86,8 @@ def test_S1_daemon_killed_under_flood_at_random_instants(runtime: RuntimeDir, tm
             if chance.random() < 0.3:  # and its successor while it starts
                 follower.read_for(chance.uniform(0, 0.4))
                 kill_one_daemon(runtime, zygote, chance)
-            wanted = follower.connections + 1
-            follower.read_until(lambda wanted=wanted: follower.connections >= wanted)  # type: ignore[misc]
-            follower.read_until(
-                lambda ended=sprinter.stream: ended.end, what="the short session's end is told"
-            )
+            follower.read_until_connected(follower.connections + 1)
+            follower.read_until(sprinter.is_over, what="the short session's end is told")
             sprinter.check()
         read_on(follower, streams)
         assert pids(runtime) == before
@@ -226,7 +227,7 @@ def test_S6_zygote_killed(runtime: RuntimeDir, tmp_path: Path) -> None:
     assert pids(runtime) == before
     with runtime.connect() as rpc:
         rpc.call("session.input", id=idle, data=b"still there\n")
-        rpc.call("session.wait", id=idle, **{"for": b"still there\r\nstill there"}, timeout_ms=5000)
+        wait_for_output(rpc, idle, b"still there\r\nstill there")
         offset, data = read_scrollback(rpc, steady)
         check_numbered(data, offset)
         assert spawn(runtime, ["true"])["id"]  # the new pair is whole

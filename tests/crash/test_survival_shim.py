@@ -14,6 +14,7 @@ from ptyd import launch
 from tests.support import processes
 from tests.support.daemon import RuntimeDir
 from tests.support.rpc import Rpc, RpcError
+from tests.support.sessions import wait_for_output
 from tests.support.stream import check_numbered, numbered_program
 from tests.support.victim import Victim
 from tests.support.waiting import wait_until
@@ -83,7 +84,7 @@ def test_S5_shim_killed(daemon: RuntimeDir, rpc: Rpc, tmp_path: Path) -> None:
     assert (state(rpc, session), daemon.record(session)["proof"]) == ("exited", "zygote_echild")
     assert rpc.call("session.kill", id=session)["outcome"] == "already_exited"
     rpc.call("session.input", id=neighbour["id"], data=b"unharmed\n")
-    rpc.call("session.wait", id=neighbour["id"], **{"for": b"unharmed\r\nunharmed"}, timeout_ms=5000)
+    wait_for_output(rpc, neighbour["id"], b"unharmed\r\nunharmed")
     assert rpc.call("session.get", id=neighbour["id"])["pid"] == neighbour["pid"]
 
 
@@ -161,8 +162,8 @@ def test_S5_process_that_could_be_anybodys(daemon: RuntimeDir, rpc: Rpc, tmp_pat
     ]
     first = rpc.call("session.spawn", argv=argv)["id"]
     second = rpc.call("session.spawn", argv=["sh", "-c", "trap '' HUP; echo up; sleep 1000"])["id"]
-    rpc.call("session.wait", id=second, **{"for": b"up"}, timeout_ms=5000)
-    pid = int(wait_until(lambda: file.exists() and file.read_text()))
+    wait_for_output(rpc, second, b"up")
+    pid = int(wait_until(lambda: file.read_text() if file.exists() else ""))
     wait_until(lambda: processes.command(pid).startswith("sleep"))
     kill_shims_at_once(daemon, first, second)
     wait_unsupervised(rpc, first, second)

@@ -237,7 +237,7 @@ def test_X1_half_a_request_and_gone(shared_runtime: RuntimeDir, shared_neighbour
     assert code_of(shared_neighbour.rpc, "session.get", id="never") == "not_found"
 
 
-BAD_VALUES = (
+BAD_VALUES: tuple[Any, ...] = (
     True, 0, -1, 1, 2**63, 2**64 - 1, 1.5, "", "x", "\0", "a\nb", "\udcff", b"", b"\xff", b"\0", "x" * 70_000,
     [], [[]], [None], ["a", 1], {}, {"a": {}}, {"": ""}, {"a=b": "c"}, {"\0": "x"},
 )  # fmt: skip
@@ -283,7 +283,8 @@ def test_X1_a_wrong_hello_may_be_said_again(shared_runtime: RuntimeDir) -> None:
 
 
 def test_X1_params_that_are_no_map(client: Rpc) -> None:
-    for msgid, params in enumerate((None, 5, "x", {}, [1], [{}, {}], [[1]], {"id": "a"}), 1000):
+    no_maps: list[Any] = [None, 5, "x", {}, [1], [{}, {}], [[1]], {"id": "a"}]
+    for msgid, params in enumerate(no_maps, 1000):
         client.send_raw(msgpack.packb([0, msgid, "session.get", params]))
         with pytest.raises(RpcError) as caught:
             client.result(msgid)
@@ -503,7 +504,7 @@ def start_in(runtime: RuntimeDir, path: Path) -> subprocess.CompletedProcess[str
     )
 
 
-def wrong_directories(runtime: RuntimeDir) -> dict[str, tuple[Callable[[], object], str]]:
+def wrong_directories(runtime: RuntimeDir) -> dict[str, tuple[Callable[[], None], str]]:
     """What is done to the runtime directory before the start, and a word of the complaint."""
     path, base = runtime.path, runtime.base
     sessions, elsewhere = path / "sessions", base / "elsewhere"
@@ -514,20 +515,26 @@ def wrong_directories(runtime: RuntimeDir) -> dict[str, tuple[Callable[[], objec
             what.rmdir()
         what.symlink_to(elsewhere)
 
-    found: dict[str, tuple[Callable[[], object], str]] = {
+    def replace_by_file(what: Path) -> None:
+        what.rmdir()
+        what.write_text("")
+
+    def make_sessions(mode: int, owner: int) -> None:
+        sessions.mkdir()
+        sessions.chmod(mode)
+        os.chown(sessions, owner, owner)
+
+    ours, theirs = os.getuid(), 65534
+    found: dict[str, tuple[Callable[[], None], str]] = {
         "a symlink": (lambda: replace_by_link(path), ""),
         "group-writable": (lambda: path.chmod(0o770), "chmod 700"),
         "world-readable": (lambda: path.chmod(0o704), "chmod 700"),
-        "a file": (lambda: (path.rmdir(), path.write_text("")), ""),
+        "a file": (lambda: replace_by_file(path), ""),
         "sessions is a symlink": (lambda: replace_by_link(sessions), ""),
-        "sessions is open": (lambda: (sessions.mkdir(), sessions.chmod(0o755)), "chmod 700"),
+        "sessions is open": (lambda: make_sessions(0o755, ours), "chmod 700"),
+        "somebody else's": (lambda: os.chown(path, theirs, theirs), "65534"),
+        "sessions is somebody else's": (lambda: make_sessions(0o700, theirs), "65534"),
     }
-    if os.getuid() == 0:
-        found["somebody else's"] = (lambda: os.chown(path, 65534, 65534), "65534")
-        found["sessions is somebody else's"] = (
-            lambda: (sessions.mkdir(mode=0o700), os.chown(sessions, 65534, 65534)),
-            "65534",
-        )
     return found
 
 

@@ -197,7 +197,7 @@ def test_O9_the_echo_stays_interactive_beside_floods(rpc: Rpc, connect: Connect)
         begun = time.monotonic()
         key = b"%d," % n
         rpc.notify("session.input", id=session, data=key)
-        view.until(lambda key=key: view.data.endswith(key))
+        view.until_output(key)
         took.append(time.monotonic() - begun)
         assert len(rpc.call("session.list", state="running")["sessions"]) >= 3
         busy.next_notification("session.output")

@@ -313,7 +313,7 @@ def test_O6_characters_and_escape_sequences_split_anywhere(rpc: Rpc, connect: Co
     view = View(connect(), session, since=start)
     for n in range(len(text)):
         rpc.call("session.input", id=session, data=text[n : n + 1])
-        view.until(lambda n=n: len(view.data) > n)
+        view.until_output(text[: n + 1])
     assert bytes(view.data) == text
     for cut in range(len(text)):
         found = rpc.call("session.read", id=session, offset=start + cut, max_bytes=1)
@@ -419,12 +419,13 @@ def test_O14_exit_is_told_in_its_place_while_a_child_floods(
         view.step()
         time.sleep(0.005)  # so slow that it never catches up with the child
         assert view.next_offset < 64 * IN_FLIGHT, "the exit is not told"
+    exited_at = view.exit["offset"]
     assert view.exit["exit"] == {"code": 4}
-    place = max([view.exit["offset"], *(to for at, to in view.gaps if at <= view.exit["offset"])])
+    place = max([exited_at, *(to for at, to in view.gaps if at <= exited_at)])
     # The daemon may have sent some before it heard of the exit, but it does not wait for a pause.
     assert view.next_offset <= place + 4 * SMALLEST
     assert rpc.call("session.get", id=session)["state"] == "lingering"
-    view.until(lambda: view.next_offset > view.exit["offset"] + SMALLEST)
+    view.until(lambda: view.next_offset > exited_at + SMALLEST)
     assert rpc.call("session.kill", id=session, force=True)["outcome"] == "killed"
 
 

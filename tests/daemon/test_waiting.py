@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pytest
 
 from ptyd.protocol.fields import parse_map
@@ -132,8 +133,21 @@ def test_bytes_that_come_one_at_a_time(rpc: Rpc, connect: Connect) -> None:
     settled(waiter)
     for n in range(len(words)):
         rpc.call("session.input", id=session, data=words[n : n + 1])
-        wait_until(lambda n=n: len(read_all(rpc, session, start)) > n)
+        wait_for_output(rpc, session, words[: n + 1], since=start)
     assert waiter.result(msgid)["offset"] == start + words.index(b"nen-needle") + len(b"nen-needle")
+    rpc.call("session.kill", id=session, force=True)
+
+
+def test_live_is_before_what_is_asked_for_next(rpc: Rpc) -> None:
+    """A wait and the input that brings it about, in one packet: the answer cannot be missed."""
+    session = spawn_ready(rpc, "exec cat")
+    for n in range(soak(50, 2000)):
+        word = b"<%d>" % n
+        wait = {"id": session, "for": word, "since": "live", "timeout_ms": 5000}
+        typed = {"id": session, "data": word}
+        packets = [[0, 1000 + n, "session.wait", [wait]], [2, "session.input", [typed]]]
+        rpc.send_raw(b"".join(map(msgpack.packb, packets)))
+        assert rpc.result(1000 + n)["event"] == "match"
     rpc.call("session.kill", id=session, force=True)
 
 
@@ -292,7 +306,7 @@ def test_a_long_look_through_the_output_holds_up_nobody(rpc: Rpc, connect: Conne
     wait_for_end(rpc, session)
     last = b"%015d\n" % (lines - 1)
     asked = [send_wait(rpc, session, b"never") for _ in range(10)]
-    found = connect().call("session.wait", id=session, **{"for": last, "timeout_ms": 0})
+    found = wait(connect(), session, last, timeout_ms=0)
     assert found["offset"] == lines * LINE_BYTES
     for msgid in asked:
         with pytest.raises(RpcError):

@@ -60,6 +60,8 @@ def test_vim_edits_resizes_and_quits(rpc: Rpc, daemon: RuntimeDir) -> None:
     vim = start(rpc, daemon, ["vim.tiny", "-u", "NONE", "-N", str(text)])
     vim.expect(b"line number 23")
     vim.resize(12, 40)
+    vim.expect(b"line number 1\r")  # drawn anew; what is typed before may be drawn over
+    vim.expect(b"line number 11")
     vim.type(":set lines? columns?\r")
     vim.expect(b"lines=12")
     vim.expect(b"columns=40")
@@ -248,7 +250,9 @@ def test_bash_sees_the_size_and_its_change(rpc: Rpc, daemon: RuntimeDir) -> None
     bash = start_bash(rpc, daemon)
     bash.type("trap 'echo size: $(stty size)' WINCH; stty size\r")
     bash.expect(b"24 80\r\n")
+    bash.expect(b"<0>")
     bash.resize(33, 111)
+    bash.type(":\r")  # bash runs its traps between two commands
     bash.expect(b"size: 33 111\r\n")
     assert (bash.get()["rows"], bash.get()["cols"]) == (33, 111)
     assert bash.kill(force=True)["exit"] == {"signal": signal.SIGKILL}

@@ -203,8 +203,8 @@ def test_argv_comes_as_given(rpc: Rpc, tmp_path: Path) -> None:
     words = ["cat", "/proc/self/cmdline"]
     assert output_of(rpc, words) == "cat\0/proc/self/cmdline\0"
     odd = [sys.executable, "-S", "-c", "import os; os.write(1, open('/proc/self/cmdline', 'rb').read())"]
-    tail = ["", " ", "\n", b"\xff\xfe", "é", "--", "-x"]
-    session = spawn(rpc, [*odd, *tail])  # type: ignore[list-item]  # bytes are as good
+    tail: list[Any] = ["", " ", "\n", b"\xff\xfe", "é", "--", "-x"]  # bytes are as good
+    session = spawn(rpc, [*odd, *tail])
     wait_for_end(rpc, session)
     said = read_all(rpc, session).replace(b"\r\n", b"\n").split(b"\0")
     assert said[4:-1] == [os.fsencode(word) for word in tail]

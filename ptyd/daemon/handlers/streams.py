@@ -81,8 +81,8 @@ class Streams:
     def _read(self, client: Client, msgid: int | None, request: messages.SessionRead) -> object:
         return read_output(self._context.registry.get(request.id), request)
 
-    async def _wait(self, client: Client, msgid: int | None, request: messages.SessionWait) -> object:
-        return await wait_for(self._context.registry.get(request.id), request)
+    def _wait(self, client: Client, msgid: int | None, request: messages.SessionWait) -> object:
+        return wait_for(self._context.registry.get(request.id), request)
 
     def _subscribe(self, client: Client, msgid: int | None, request: messages.EventsSubscribe) -> object:
         since, truncated = self._context.events.last_seq, 0
