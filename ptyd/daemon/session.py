@@ -1,13 +1,11 @@
 """One session as the daemon sees it: its record, its shim's facts, its link and its ring.
 
-Owns the daemon's end of the link and the mapping of the ring. Every fact in here is the shim's or the
+Owns the daemon's end of the link. Every fact in here is the shim's or the
 record's; this module derives the state from them by the one table and invents nothing.
 """
 
 from __future__ import annotations
 
-import mmap
-import os
 import select
 import struct
 import time
@@ -17,12 +15,13 @@ from typing import Any, Protocol
 import trio
 
 from ptyd import records
-from ptyd.daemon.output import Output, Tail
+from ptyd.daemon.output import Output, RingView, Tail
 from ptyd.daemon.pending import ASK_DEADLINE_S, Pending
 from ptyd.daemon.poller import Poller
+from ptyd.daemon.verdicts import OnVerdict, Verdicts
 from ptyd.protocol.errors import Code, PtydError
 from ptyd.protocol.states import SessionEvent, SessionState, next_state
-from ptyd.ring import RingError, RingReader
+from ptyd.ring import RingError
 from ptyd.shim.link import (
     BIND_MESSAGE,
     UNWATCH_MESSAGE,
@@ -40,7 +39,7 @@ from ptyd.shim.link import (
 )
 
 MESSAGES_PER_TURN = 32  # of one link; wake-ups pile up while we are busy, and one look serves them all
-INPUT_MESSAGES_QUEUED = 64  # input that the link itself cannot take just now; more is answered input_full
+INPUT_BACKLOG_BYTES = 4 << 20  # of input that a shim does not take; half of the link is left for a kill
 
 
 class Follower(Protocol):
@@ -49,9 +48,6 @@ class Follower(Protocol):
     def session_changed(self) -> None: ...
 
 
-UNANSWERED_INPUTS = 1024  # more than a shim can have before it
-
-OnVerdict = Callable[[Verdict | None], None]
 Answer = Callable[[Body | None], None]  # None: the link broke before the answer came
 
 
@@ -76,11 +72,9 @@ class Session:
         self._mask = select.EPOLLIN
         self._next_seq = 0
         self._answers: dict[int, Answer] = {}
-        self._inputs: dict[int, OnVerdict] = {}
-        self._unanswered: dict[int, OnVerdict] = {}
-        self._output: Output | None = None
-        self._memory: mmap.mmap | None = None
-        self._ring_fd: int | None = None  # of a ring that could not be mapped yet
+        self._verdicts = Verdicts()
+        self._ring = RingView()
+        self._tail: Tail | None = None  # in place of a ring that is gone
 
     # -- facts -----------------------------------------------------------------------------------------
 
@@ -159,7 +153,7 @@ class Session:
             "exit_offset": record.get("exit_offset") or end_offset,
         }
         if self.output is None:
-            self._output = Tail(records.record_tail(record), end_offset)
+            self._tail = Tail(records.record_tail(record), end_offset)
         self.is_resolved = True
         self.move(SessionEvent.PROVEN_DEAD)
         self._on_change(self, before)
@@ -192,7 +186,7 @@ class Session:
         self.tell_followers()
 
     def _receive(self, link: Link) -> tuple[bytes, list[int]] | None:
-        if self._memory is None:
+        if not self._ring.is_mapped:
             return link.receive_with_fds()
         message = link.receive()
         return None if message is None else (message, [])
@@ -201,12 +195,10 @@ class Session:
         match message[0]:
             case Kind.STATE:
                 if fds:
-                    self._take_ring(fds)
+                    self._ring.take(fds)
                 self.take_facts(unpack_json(message))
             case Kind.TAKEN:
-                seq, verdict = unpack_taken(message)
-                if settle_input := self._inputs.pop(seq, None) or self._unanswered.pop(seq, None):
-                    settle_input(verdict)
+                self._verdicts.take(*unpack_taken(message))
             case Kind.ANSWER:
                 body = unpack_json(message)
                 if settle := self._answers.pop(body["seq"], None):
@@ -221,29 +213,7 @@ class Session:
     @property
     def output(self) -> Output | None:
         """Where to read; None while nobody has said, or while there is no memory to see it."""
-        if self._output is None and self._ring_fd is not None:
-            self._map_ring(self._ring_fd)
-        return self._output
-
-    def _take_ring(self, fds: list[int]) -> None:
-        if self._memory is None and self._ring_fd is None:
-            self._ring_fd = fds.pop()
-            self._map_ring(self._ring_fd)
-        for fd in fds:
-            os.close(fd)
-
-    def _map_ring(self, fd: int) -> None:
-        try:
-            self._memory = mmap.mmap(fd, os.fstat(fd).st_size, prot=mmap.PROT_READ)
-        except OSError:
-            return  # no memory: the session runs on without us seeing it, and this is tried again
-        self._output = RingReader(memoryview(self._memory))
-        self._close_ring_fd()
-
-    def _close_ring_fd(self) -> None:
-        if self._ring_fd is not None:
-            os.close(self._ring_fd)
-            self._ring_fd = None
+        return self._tail or self._ring.reader
 
     def _want_write(self, wanted: bool) -> None:
         mask = select.EPOLLIN | (select.EPOLLOUT if wanted else 0)
@@ -255,10 +225,8 @@ class Session:
         self.disconnect()
         for answer in [*self._answers.values()]:
             answer(None)
-        for verdict in [*self._inputs.values()]:
-            verdict(None)
         self._answers.clear()
-        self._inputs.clear()
+        self._verdicts.break_off()
         self._on_change(self, self.facts)
 
     def disconnect(self) -> None:
@@ -267,24 +235,23 @@ class Session:
             self._link.close()
             self._link = None
             self._mask = select.EPOLLIN
-            self._close_ring_fd()
+            self._ring.close()
 
     @property
     def holds_ring(self) -> bool:
         """Tell whether the whole ring is at hand, and not only a tail of it."""
-        return self._memory is not None
+        return self._ring.is_mapped
 
     def release_ring(self, tail: bytes) -> None:
         """Give the ring's memory back; what is left to read is the tail that the record keeps."""
-        if self._memory is not None and isinstance(self._output, RingReader):
-            self._output.release()
-            self._memory.close()
-            self._memory = None
-            self._output = Tail(tail, self.facts["end_offset"])
+        if self._ring.is_mapped:
+            self._ring.release()
+            self._tail = Tail(tail, self.facts["end_offset"])
 
     def quiet_ms(self) -> int | None:
         """How long ago output came, in ms; None when none ever did, or nobody knows."""
-        last = self._output.last_output_ms if isinstance(self._output, RingReader) else 0
+        ring = self._ring.reader
+        last = ring.last_output_ms if ring is not None else 0
         return max(0, time.monotonic_ns() // 1_000_000 - last) if last else None
 
     def tell_followers(self) -> None:
@@ -321,16 +288,13 @@ class Session:
         Args:
             is_answered: Otherwise only a refusal is told: one message less for each keystroke.
         """
-        if self._link is not None and self._link.backlog >= INPUT_MESSAGES_QUEUED:
+        if self._link is not None and self._link.backlog_bytes > INPUT_BACKLOG_BYTES:
             on_verdict(Verdict.FULL)
             return
         seq = self._sequence()
-        waiting = self._inputs if is_answered else self._unanswered
-        waiting[seq] = on_verdict
-        if len(self._unanswered) > UNANSWERED_INPUTS:
-            del self._unanswered[next(iter(self._unanswered))]  # answered long ago, if it was refused
-        if not self._send(pack_input(seq, is_answered, data)):
-            del waiting[seq]
+        wants_answer = self._verdicts.expect(seq, on_verdict, is_answered)
+        if not self._send(pack_input(seq, wants_answer, data)):
+            self._verdicts.cancel(seq)
             on_verdict(None if self._link is None else Verdict.FULL)
 
     def send_credit(self, offset: int, ms: int) -> None:
@@ -365,7 +329,7 @@ class Session:
             return PtydError(
                 Code.UNSUPERVISED, f"session {self.id} lost its shim; end it: ptyd kill {self.id}"
             )
-        if self._ring_fd is not None:
+        if self._ring.is_out_of_memory:
             return PtydError(Code.BUSY, f"no memory is left for the output of session {self.id}; try again")
         return PtydError(Code.BUSY, f"the shim of session {self.id} has not reported yet; try again")
 

@@ -26,6 +26,8 @@ from typing import Any
 VERSION = 1
 MAX_INPUT_BYTES = 64 << 10  # of one input message: far below the smallest socket buffer default
 MAX_DATAGRAM_BYTES = 160 << 10  # 32 labels at their longest, escaped; below the default socket buffer
+QUEUE_BYTES = 8 << 20  # of messages that the other end does not take just now
+MESSAGE_COST_BYTES = 512  # of each, beside its own: so that a queue of keystrokes is bounded, too
 INPUT_QUEUE_BYTES = 1 << 20  # accepted input that the program has not read: a large paste
 
 EXIT_STOPPED, EXIT_TEMPORARY, EXIT_CONFIG = 0, 75, 78
@@ -121,20 +123,16 @@ class LinkClosed(Exception):
 class Link:
     """One end of a link: sends never block, what does not fit now waits in a short queue."""
 
-    def __init__(self, sock: socket.socket, queue_messages: int = 1024) -> None:
+    def __init__(self, sock: socket.socket, queue_bytes: int = QUEUE_BYTES) -> None:
         sock.setblocking(False)
         self.sock = sock
         self.is_watching = False  # the other end wants to be woken
         self._waiting: deque[tuple[bytes, tuple[int, ...]]] = deque()
-        self._queue_messages = queue_messages
+        self._queue_bytes = queue_bytes
+        self.backlog_bytes = 0
 
     def fileno(self) -> int:
         return self.sock.fileno()
-
-    @property
-    def backlog(self) -> int:
-        """How many messages wait for the other end."""
-        return len(self._waiting)
 
     @property
     def wants_write(self) -> bool:
@@ -153,18 +151,19 @@ class Link:
         Raises:
             LinkClosed: the other end is gone.
         """
-        if self._waiting:
-            if len(self._waiting) >= self._queue_messages:
-                return False
-            self._waiting.append((message, tuple(fds)))
-        elif not self.send_now(message, fds):
-            self._waiting.append((message, tuple(fds)))
+        if not self._waiting and self.send_now(message, fds):
+            return True
+        if self.backlog_bytes > self._queue_bytes:
+            return False
+        self._waiting.append((message, tuple(fds)))
+        self.backlog_bytes += len(message) + MESSAGE_COST_BYTES
         return True
 
     def flush(self) -> None:
         """Send what waits, as far as it goes."""
         while self._waiting and self.send_now(*self._waiting[0]):
-            self._waiting.popleft()
+            message, _ = self._waiting.popleft()
+            self.backlog_bytes -= len(message) + MESSAGE_COST_BYTES
 
     def send_now(self, message: bytes, fds: Sequence[int] = ()) -> bool:
         """Send without queueing; False when it does not fit now."""

@@ -105,7 +105,7 @@ class Links:
                 link.wake()
 
     def send(self, link: Link, message: bytes, fds: tuple[int, ...] = ()) -> None:
-        """Send to one; one that lets a thousand answers lie is dropped, and may connect again."""
+        """Send to one; one that lets megabytes of answers lie is dropped, and may connect again."""
         try:
             sent = link.send(message, fds)
         except LinkClosed:

@@ -553,6 +553,12 @@ def test_P4_slow_clients_and_floods_delay_nobody(
     assert processes.alive(shared_runtime.daemon_pid())
 
 
+def resident_bytes(pid: int) -> int:
+    """Return what the process has in memory of its own."""
+    fields = Path(f"/proc/{pid}/statm").read_text().split()
+    return (int(fields[1]) - int(fields[2])) * os.sysconf("SC_PAGESIZE")
+
+
 def test_a_stopped_shim_holds_up_nobody_else(shared_runtime: RuntimeDir, rpc: Rpc, connect: Connect) -> None:
     session, other = spawn_ready(rpc, "exec cat"), spawn_ready(rpc, "exec cat")
     shim = shared_runtime.shim_pid(session)
@@ -560,8 +566,12 @@ def test_a_stopped_shim_holds_up_nobody_else(shared_runtime: RuntimeDir, rpc: Rp
     try:
         client = connect()
         pending = client.send("session.input", id=session, data=b"later")
-        for _ in range(200):
+        resident = resident_bytes(shared_runtime.daemon_pid())
+        for _ in range(400):
             client.notify("session.input", id=session, data=b"x" * (64 * KIB))
+        _, refused = client.next_notification("session.input_refused")
+        assert refused["code"] == "input_full"
+        assert resident_bytes(shared_runtime.daemon_pid()) - resident < 16 * 1024 * KIB
         rows = {row["id"]: row for row in rpc.call("session.list", detail=True)["sessions"]}
         assert rows[session]["busy"] is True
         rpc.call("session.input", id=other, data=b"echo")
