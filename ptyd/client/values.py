@@ -55,6 +55,9 @@ class Session:
     exit: Exit | None = None
     proof: str | None = None
     ended_at_ms: int | None = None
+    shim_pid: int | None = None
+    shim_start: int | None = None
+    boot_id: str | None = None
 
     @property
     def title(self) -> str:

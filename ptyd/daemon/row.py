@@ -49,6 +49,9 @@ def session_row(session: Session, look: Body | None = None) -> dict[str, Any]:
         "exit": session.exit,
         "proof": session.fact("proof"),
         "ended_at_ms": session.fact("ended_at_ms"),
+        "shim_pid": session.fact("shim_pid"),
+        "shim_start": session.fact("shim_start"),
+        "boot_id": session.fact("boot_id"),
     }
 
 

@@ -131,6 +131,13 @@ class Session:
     ended_at_ms: int | None = attrs.field(
         default=None, metadata=spec(COUNT, "when that was proven, since the epoch")
     )
+    shim_pid: int | None = attrs.field(default=None, metadata=spec(PID, "its shim's, alive or not"))
+    shim_start: int | None = attrs.field(
+        default=None, metadata=spec(COUNT, "the shim's start time in ticks (proc(5))")
+    )
+    boot_id: str | None = attrs.field(
+        default=None, metadata=spec(ANY_STRING, "the boot of the machine that its pids belong to")
+    )
 
 
 SESSION: Final = shape(Session, "session")

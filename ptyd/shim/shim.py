@@ -67,7 +67,7 @@ class Shim:
             "version": VERSION,
             "id": spec.id,
             "generation": spec.generation,
-            "shim_pid": birth["shim_pid"],
+            **{key: birth[key] for key in ("shim_pid", "shim_start", "boot_id")},
             "pid": program.pid,
             "pid_start": stat.start_ticks if stat else 0,
             "rows": spec.rows,
