@@ -9,12 +9,13 @@ from __future__ import annotations
 import socket
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 from ptyd.calls import (
     ANSWER_DEADLINE_S,
+    REPEATABLE,
     Params,
     answer_deadline_s,
     hello_params,
@@ -42,13 +43,35 @@ class ConnectionLost(Exception):
     """The socket is gone, with what was not answered on it."""
 
 
+class Service(NamedTuple):
+    """What is particular to the server at the other end."""
+
+    connect: Callable[[str, bool, float], socket.socket]
+    """From a runtime directory, whether it may be started, and a deadline in s to a connected socket."""
+    repeatable: frozenset[str]
+    """The methods that change nothing: sent again after a lost connection."""
+    answer_deadline_s: Callable[[str, Params], float | None]
+
+
+def _connect_ptyd(path: str, start: bool, deadline_s: float) -> socket.socket:
+    from ptyd import launch
+
+    return launch.connect(path, start=start, deadline_s=deadline_s)
+
+
+PTYD: Final = Service(_connect_ptyd, REPEATABLE, answer_deadline_s)
+
+
 class BlockingClient:
     """A connection to the daemon. Use it in a `with` block; make it with `connect`.
 
     Not for threads: one thread, one client.
     """
 
-    def __init__(self, path: str | None = None, *, start: bool = True, name: str = "ptyd") -> None:
+    def __init__(
+        self, path: str | None = None, *, start: bool = True, name: str = "ptyd", service: Service = PTYD
+    ) -> None:
+        self._service = service
         self._path = path
         self._start = start
         self._name = name
@@ -67,6 +90,7 @@ class BlockingClient:
         *,
         name: str = "ptyd",
         deadline_s: float = 10.0,
+        service: Service = PTYD,
     ) -> Self:
         """Connect to the daemon of the runtime directory `path`, starting one if `start`.
 
@@ -74,7 +98,7 @@ class BlockingClient:
             PtydError: unreachable, nested (inside a session, nothing runs), busy (it does not
             accept).
         """
-        self = cls(path, start=start, name=name)
+        self = cls(path, start=start, name=name, service=service)
         self.reconnect(deadline_s)
         return self
 
@@ -84,13 +108,13 @@ class BlockingClient:
         Raises:
             PtydError: as `connect`.
         """
-        from ptyd import launch, paths
+        from ptyd import paths
 
         self.close()
         with launch_errors():
             path = paths.runtime_path(self._path)
             start = self._start and not self._was_stopped
-            self._socket = launch.connect(path, start=start, deadline_s=deadline_s)
+            self._socket = self._service.connect(path, start, deadline_s)
         self._was_stopped = False
         self._protocol = ClientConnection()
         self._answers.clear()
@@ -133,7 +157,7 @@ class BlockingClient:
                 now = time.monotonic()
                 attempts = 1 if now - since > SETTLED_S else attempts + 1
                 since = now
-                error = interrupted(method, str(lost))
+                error = self._interrupted(method, str(lost))
                 if error.code is Code.MAYBE_APPLIED or attempts >= ATTEMPTS:
                     raise error from lost
             self._reconnect_patiently()
@@ -160,7 +184,7 @@ class BlockingClient:
         try:
             self._write(self._protocol.notify(method, params))
         except ConnectionLost as lost:
-            raise interrupted(method, str(lost)) from lost
+            raise self._interrupted(method, str(lost)) from lost
 
     def notifications(self, deadline_s: float | None = None) -> Iterator[tuple[str, Params]]:
         """Yield notifications as (method, params) until the connection is lost or time is up.
@@ -211,7 +235,7 @@ class BlockingClient:
     # --- one exchange ----------------------------------------------------------------------------
 
     def _exchange(self, method: str, params: Params, allowed_s: float | None = None) -> Any:
-        allowed_s = allowed_s or answer_deadline_s(method, params)
+        allowed_s = allowed_s or self._service.answer_deadline_s(method, params)
         answer = self._answer(self._send(method, params), method, allowed_s)
         if isinstance(answer, PtydError):
             raise answer
@@ -224,9 +248,9 @@ class BlockingClient:
 
     def _finish(self, method: str, msgid: int, params: Params) -> Answer:
         try:
-            return self._answer(msgid, method, answer_deadline_s(method, params))
+            return self._answer(msgid, method, self._service.answer_deadline_s(method, params))
         except ConnectionLost as lost:
-            return interrupted(method, str(lost))
+            return self._interrupted(method, str(lost))
         except PtydError as error:
             return error
 
@@ -236,8 +260,16 @@ class BlockingClient:
             try:
                 self._receive(deadline)
             except TimeoutError:
-                raise _unanswered(method, allowed_s) from None
+                raise self._unanswered(method, allowed_s) from None
         return self._answers.pop(msgid)
+
+    def _interrupted(self, method: str, why: str) -> PtydError:
+        return interrupted(method, why, self._service.repeatable)
+
+    def _unanswered(self, method: str, allowed_s: float | None) -> PtydError:
+        why = f"no answer within {allowed_s:g} s; the daemon lives but is slow (see: ptyd doctor)"
+        error = self._interrupted(method, why)
+        return error if error.code is Code.MAYBE_APPLIED else PtydError(Code.TIMEOUT, why)
 
     def _fail_unanswered(self, lost: ConnectionLost) -> None:
         self.close()
@@ -285,9 +317,3 @@ class BlockingClient:
 
 def _why(error: OSError) -> str:
     return f"the connection to the daemon was lost ({error.strerror or error})"
-
-
-def _unanswered(method: str, allowed_s: float | None) -> PtydError:
-    why = f"no answer within {allowed_s:g} s; the daemon lives but is slow (see: ptyd doctor)"
-    error = interrupted(method, why)
-    return error if error.code is Code.MAYBE_APPLIED else PtydError(Code.TIMEOUT, why)

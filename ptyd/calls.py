@@ -37,10 +37,10 @@ def hello_params(client: str) -> Params:
     return {"client": client, "protocols": [PROTOCOL], "errors": "map"}
 
 
-def interrupted(method: str, why: str) -> PtydError:
+def interrupted(method: str, why: str, repeatable: frozenset[str] = REPEATABLE) -> PtydError:
     """Return the error for a call whose answer was lost: nobody knows whether it was carried
     out."""
-    if method in REPEATABLE:
+    if method in repeatable:
         return PtydError(Code.UNREACHABLE, f"{why}; {method} was not answered")
     message = f"{why} before {method} was answered; look whether it took effect before repeating it"
     return PtydError(Code.MAYBE_APPLIED, message, method=method)

@@ -17,7 +17,6 @@ import structlog
 import trio
 
 from ptyd.daemon.attachment import Attachment
-from ptyd.daemon.events import EventLog, Subscription
 from ptyd.daemon.lane import Lane
 from ptyd.daemon.outbox import Outbox
 from ptyd.daemon.pacer import Pacer
@@ -30,6 +29,7 @@ from ptyd.protocol.connection import (
     Violated,
 )
 from ptyd.protocol.errors import Code, PtydError
+from ptyd.protocol.eventlog import EventLog, Subscription
 from ptyd.protocol.limits import RECEIVE_BYTES
 
 log = structlog.get_logger()

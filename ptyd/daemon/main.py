@@ -22,17 +22,17 @@ from ptyd import paths, records
 from ptyd.daemon.births import Births
 from ptyd.daemon.config import Config, ConfigError, read_config
 from ptyd.daemon.connection import Client
-from ptyd.daemon.events import EventLog
 from ptyd.daemon.handlers import Methods
 from ptyd.daemon.handlers.context import Context, Identity
 from ptyd.daemon.killing import Killer
-from ptyd.daemon.log import set_up_log
 from ptyd.daemon.pacer import Pacer
 from ptyd.daemon.poller import Poller
 from ptyd.daemon.registry import Registry, now_ms
 from ptyd.daemon.server import Server
 from ptyd.daemon.watch import Watch
 from ptyd.daemon.zygote_link import ZygoteLink
+from ptyd.log import set_up_log
+from ptyd.protocol.eventlog import EventLog
 from ptyd.shim.link import EXIT_CONFIG, EXIT_STOPPED, EXIT_TEMPORARY
 
 log = structlog.get_logger()
@@ -203,7 +203,7 @@ def main(argv: list[str] | None = None) -> int:
     except ConfigError as err:
         sys.stderr.write(f"ptyd: {err}\n")
         return EXIT_CONFIG
-    set_up_log(runtime, config.log_level, args.foreground)
+    set_up_log(runtime.fd, paths.LOG, config.log_level, args.foreground)
     if not wait_for_lock(runtime):
         log.error("another daemon holds the lock", pid=paths.lock_holder(runtime, paths.LOCK))
         return EXIT_TEMPORARY

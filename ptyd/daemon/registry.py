@@ -16,11 +16,11 @@ import trio
 from ptyd import paths, records
 from ptyd.daemon import adoption
 from ptyd.daemon.config import Config
-from ptyd.daemon.events import EventLog
 from ptyd.daemon.fences import Fences
 from ptyd.daemon.poller import Poller
 from ptyd.daemon.session import Session
 from ptyd.protocol.errors import Code, PtydError
+from ptyd.protocol.eventlog import EventLog
 from ptyd.protocol.states import SessionState
 from ptyd.shim import procs
 from ptyd.shim.link import Body

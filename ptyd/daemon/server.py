@@ -17,9 +17,9 @@ import structlog
 from ptyd import paths, records
 from ptyd.daemon.descriptors import is_reserved
 from ptyd.daemon.poller import Poller
+from ptyd.peers import peer_uid
 from ptyd.protocol.codec import pack_notification
 from ptyd.protocol.errors import Code
-from ptyd.shim.link import peer_uid
 
 log = structlog.get_logger()
 

@@ -86,11 +86,16 @@ ClientEvent = ResponseReceived | NotificationReceived
 
 
 class ServerConnection:
-    """The daemon's end of one connection."""
+    """The daemon's end of one connection.
 
-    def __init__(self) -> None:
-        from ptyd.protocol.messages import parse_params  # see the module's docstring
+    Args:
+        methods: What a server of its own has in place of `messages.METHODS`.
+    """
 
+    def __init__(self, methods: dict[str, type] | None = None) -> None:
+        from ptyd.protocol.messages import METHODS, parse_params  # see the module's docstring
+
+        self._methods = METHODS if methods is None else methods
         self._parse_params = parse_params
         self._decoder = Decoder(TO_DAEMON)
         self._in_flight: set[int] = set()
@@ -165,7 +170,7 @@ class ServerConnection:
         self._move(ConnectionEvent.HELLO if is_hello and is_first else ConnectionEvent.MESSAGE)
         try:
             self._admit(request, is_hello and not is_first)
-            params = self._parse_params(request.method, request.params)
+            params = self._parse_params(request.method, request.params, self._methods)
         except PtydError as error:
             return Refused(pack_error(request.msgid, error, self.as_map))
         if is_hello:
@@ -185,10 +190,11 @@ class ServerConnection:
 
     def _take_notification(self, note: Notification) -> NotificationReceived | Refused | None:
         self._move(ConnectionEvent.MESSAGE)
-        if note.method != _INPUT:
+        if note.method != _INPUT or _INPUT not in self._methods:
             return None  # protocol.md, "Messages": unknown notifications are ignored
         try:
-            return NotificationReceived(note.method, self._parse_params(note.method, note.params))
+            params = self._parse_params(note.method, note.params, self._methods)
+            return NotificationReceived(note.method, params)
         except PtydError as error:
             return Refused(self.notify("session.input_refused", _refused_input(note.params, error)))
 

@@ -41,6 +41,14 @@ class Code(enum.StrEnum):
     STILL_RUNNING = "still_running"
     STOPPING = "stopping"
     INTERNAL = "internal"
+    NO_PTYD = "ptyd_unreachable"
+    DESTROYED = "destroyed"
+    BEING_DELETED = "being_deleted"
+    PROTECTED = "protected"
+    AT_RISK = "at_risk"
+    PATH_REFUSED = "path_refused"
+    PLAN_CHANGED = "plan_changed"
+    INDEX_FAILED = "index_failed"
     UNREACHABLE = "unreachable"
     MAYBE_APPLIED = "maybe_applied"
     NESTED = "nested"
@@ -93,6 +101,14 @@ TABLE: Final[dict[Code, Row]] = {
     Code.STILL_RUNNING: Row(EXCEPTION, 4, "the session has not ended"),
     Code.STOPPING: Row(EXCEPTION, 69, "the daemon is stopping"),
     Code.INTERNAL: Row(EXCEPTION, 1, "a fault of the daemon's; its log says more"),
+    Code.NO_PTYD: Row(EXCEPTION, 69, "ptyd cannot be reached now; what was asked of it stays due"),
+    Code.DESTROYED: Row(EXCEPTION, 4, "it was destroyed, and nothing late revives it"),
+    Code.BEING_DELETED: Row(EXCEPTION, 4, "the workspace is being deleted and takes nothing new"),
+    Code.PROTECTED: Row(EXCEPTION, 4, "the workspace is protected against deletion"),
+    Code.AT_RISK: Row(EXCEPTION, 4, "work would be lost that is nowhere else"),
+    Code.PATH_REFUSED: Row(EXCEPTION, 4, "the path cannot be a workspace's"),
+    Code.PLAN_CHANGED: Row(EXCEPTION, 4, "what the pass would do now is not what was accepted"),
+    Code.INDEX_FAILED: Row(EXCEPTION, 1, "the index cannot be read or written; nothing was done"),
     Code.UNREACHABLE: Row(NEVER_SENT, 69, "no daemon can be reached or started"),
     Code.MAYBE_APPLIED: Row(NEVER_SENT, 69, "the connection was lost before the answer came"),
     Code.NESTED: Row(NEVER_SENT, 4, "inside a session no daemon is started, and none runs"),

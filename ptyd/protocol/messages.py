@@ -5,7 +5,7 @@ daemon's handlers get nothing else. A method is declared once, here: its params,
 `results`) and the errors that are its own. protocol.md is held to all three.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, TypeVar
 
 import attrs
@@ -400,17 +400,18 @@ class DaemonStop:
 # --- from the wire -------------------------------------------------------------------------------
 
 
-def parse_params(method: str, params: object) -> Any:
-    """The instance of `METHODS[method]` that `params` stands for.
+def parse_params(method: str, params: object, methods: Mapping[str, type] = METHODS) -> Any:
+    """The instance of `methods[method]` that `params` stands for.
 
     Args:
         method: as it came.
         params: as the codec decoded it: an array of one map, an empty array, or `Unacceptable`.
+        methods: which methods there are.
 
     Raises:
         PtydError: unknown_method, or invalid_params; `data.field` says where.
     """
-    cls = METHODS.get(method)
+    cls = methods.get(method)
     if cls is None:
         raise PtydError(
             Code.UNKNOWN_METHOD,

@@ -17,7 +17,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ptyd import paths, records
-from ptyd.shim.link import EXIT_CONFIG, EXIT_STOPPED, EXIT_TEMPORARY, Link, LinkClosed, peer_uid
+from ptyd.peers import peer_uid
+from ptyd.shim.link import EXIT_CONFIG, EXIT_STOPPED, EXIT_TEMPORARY, Link, LinkClosed
 
 CRASH_WINDOW_S = 60.0
 CRASH_BUDGET = 5  # restarts within the window; then a person has to look

@@ -14,7 +14,8 @@ import struct
 from collections.abc import Callable
 
 from ptyd import records
-from ptyd.shim.link import Link, LinkClosed, peer_uid
+from ptyd.peers import peer_uid
+from ptyd.shim.link import Link, LinkClosed
 
 MAX_LINKS = 64  # a daemon, its successor, and some direct readers
 

@@ -7,7 +7,7 @@ from typing import Any
 import msgpack
 import pytest
 
-from ptyd.daemon.events import EventLog
+from ptyd.protocol.eventlog import EventLog
 from ptyd.protocol.limits import EVENTS_KEPT
 from tests.daemon.conftest import Connect
 from tests.support.daemon import RuntimeDir

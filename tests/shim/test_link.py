@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ptyd.peers import peer_credentials, peer_uid
 from ptyd.shim.link import (
     MAX_DATAGRAM_BYTES,
     MAX_INPUT_BYTES,
@@ -22,8 +23,6 @@ from ptyd.shim.link import (
     pack_input,
     pack_json,
     pack_taken,
-    peer_credentials,
-    peer_uid,
     unpack_credit,
     unpack_input,
     unpack_json,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import attrs
 
 from ptyd.daemon.births import Births
-from ptyd.daemon.events import EventLog
 from ptyd.daemon.killing import Killer
 from ptyd.daemon.registry import Registry
 from ptyd.protocol.errors import Code, PtydError
+from ptyd.protocol.eventlog import EventLog
 
 
 @attrs.frozen(kw_only=True)

@@ -11,10 +11,10 @@ from ptyd.daemon.row import session_row
 from ptyd.daemon.session import Session
 from ptyd.daemon.sizing import fit
 from ptyd.daemon.waiting import read_output, wait_for
+from ptyd.peers import peer_credentials
 from ptyd.protocol import limits, messages
 from ptyd.protocol.errors import Code, PtydError
 from ptyd.shim import procs
-from ptyd.shim.link import peer_credentials
 
 
 class Streams:

@@ -1,6 +1,6 @@
-"""The daemon's log: JSON lines in a bounded file, or readable lines on stderr in the foreground.
+"""A daemon's log: JSON lines in a bounded file, or readable lines on stderr in the foreground.
 
-Owns `daemon.log` and its one predecessor. Never logs environments, input, output or marks.
+Owns the file and its one predecessor. Never logs environments, input, output or marks.
 """
 
 from __future__ import annotations
@@ -12,13 +12,11 @@ from typing import Any
 
 import structlog
 
-from ptyd import paths
-
-MAX_LOG_BYTES = 1 << 20  # then it becomes daemon.log.1, replacing the one before
+MAX_LOG_BYTES = 1 << 20  # then it becomes NAME.1, replacing the one before
 
 
 class BoundedFile:
-    """A text file in the runtime directory that starts anew when it has grown enough."""
+    """A text file that starts anew when it has grown enough."""
 
     def __init__(self, dir_fd: int, name: str) -> None:
         self._dir_fd = dir_fd
@@ -43,9 +41,9 @@ class BoundedFile:
         """Nothing is kept back."""
 
 
-def set_up_log(runtime: paths.Runtime, level: str, foreground: bool) -> None:
-    """Send structlog's lines to where they belong."""
-    output: Any = sys.stderr if foreground else BoundedFile(runtime.fd, paths.LOG)
+def set_up_log(dir_fd: int, name: str, level: str, foreground: bool) -> None:
+    """Send structlog's lines to the file `name` in a directory, or to stderr in the foreground."""
+    output: Any = sys.stderr if foreground else BoundedFile(dir_fd, name)
     renderer: Any = (
         structlog.dev.ConsoleRenderer(colors=False) if foreground else structlog.processors.JSONRenderer()
     )
