@@ -13,11 +13,10 @@ import socket
 import structlog
 import trio
 
-from ptyd import paths, records
+from ptyd import paths, procs, records
 from ptyd.daemon.session import Session
 from ptyd.protocol.errors import Code, PtydError
 from ptyd.protocol.states import SessionEvent
-from ptyd.shim import procs
 from ptyd.shim.link import VERSION, Body, Kind, Link, LinkClosed, pack_json
 
 log = structlog.get_logger()

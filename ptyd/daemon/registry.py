@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator
 import structlog
 import trio
 
-from ptyd import paths, records
+from ptyd import paths, procs, records
 from ptyd.daemon import adoption
 from ptyd.daemon.config import Config
 from ptyd.daemon.fences import Fences
@@ -22,7 +22,6 @@ from ptyd.daemon.session import Session
 from ptyd.protocol.errors import Code, PtydError
 from ptyd.protocol.eventlog import EventLog
 from ptyd.protocol.states import SessionState
-from ptyd.shim import procs
 from ptyd.shim.link import Body
 
 log = structlog.get_logger()

@@ -16,9 +16,8 @@ import signal
 import socket
 from typing import NoReturn
 
-from ptyd import records
+from ptyd import procs, records
 from ptyd.ring import RingWriter, ring_bytes, round_capacity
-from ptyd.shim import procs
 from ptyd.shim.link import Body, Kind, Link, pack_json
 from ptyd.shim.shim import Shim
 from ptyd.shim.spawn import SpawnFailed, SpawnSpec, fork_program, read_spec

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from typing import Any, NamedTuple
 
-from ptyd.shim import procs
+from ptyd import procs
 from ptyd.shim.kill import MAX_REPORTED, Phase, Schedule, Send, Survivor, send_by_pidfd, signal_all
 
 WALL = 0x40000000  # __WALL: also children made by clone() without SIGCHLD

@@ -17,7 +17,7 @@ import signal
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from ptyd.shim import procs
+from ptyd import procs
 
 DEADLINE_S = 10.0  # of the KILL loop; what survives this long is stuck in the kernel or out of reach
 KILL_ROUND_S = 0.01  # between two rounds of KILL when no death wakes us; doubles up to:

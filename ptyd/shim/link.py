@@ -66,6 +66,9 @@ class Verdict(enum.IntEnum):
 _INPUT = struct.Struct("<BIB")
 _TAKEN = struct.Struct("<BIB")
 _CREDIT = struct.Struct("<BQI")
+# Room for any message, once for all: an allocation of this size can be a mapping of its own each time.
+_ROOM = memoryview(bytearray(MAX_DATAGRAM_BYTES))
+
 WAKE_MESSAGE = bytes([Kind.WAKE])
 ROOM_MESSAGE = bytes([Kind.ROOM])
 BIND_MESSAGE = bytes([Kind.BIND])
@@ -185,7 +188,7 @@ class Link:
             LinkClosed: the other end is gone, and everything it had sent was received.
         """
         try:
-            message = self.sock.recv(MAX_DATAGRAM_BYTES)
+            count = self.sock.recv_into(_ROOM)
         except BlockingIOError:
             return None
         except ConnectionResetError:
@@ -194,9 +197,9 @@ class Link:
             return self.receive()
         except OSError as err:
             raise LinkClosed(str(err)) from err
-        if not message:
+        if not count:
             raise LinkClosed("end of file")
-        return message
+        return _ROOM[:count].tobytes()
 
     def receive_with_fds(self, most: int = 3) -> tuple[bytes, list[int]] | None:
         """Like `receive`, for messages that may carry descriptors."""

@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ptyd.shim import procs
+from ptyd import procs
 from ptyd.shim.ending import Exit
 from ptyd.shim.kill import MAX_REPORTED, Schedule, Survivor, signal_all
 

@@ -14,9 +14,8 @@ import select
 import signal
 import time
 
-from ptyd import records
+from ptyd import procs, records
 from ptyd.ring import RingWriter
-from ptyd.shim import procs
 from ptyd.shim.ending import Ending, KillResult, count_processes, describe_foreground
 from ptyd.shim.kill import signal_all
 from ptyd.shim.link import (

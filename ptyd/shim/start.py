@@ -18,8 +18,7 @@ import socket
 import sys
 import time
 
-from ptyd import paths
-from ptyd.shim import procs
+from ptyd import paths, procs
 from ptyd.shim.zygote import serve
 
 LEAST_KERNEL = (5, 4)

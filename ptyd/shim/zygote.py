@@ -20,13 +20,12 @@ import time
 from collections.abc import Iterator
 from typing import NoReturn
 
-from ptyd import paths, records
-from ptyd.shim import procs
+from ptyd import paths, procs, records
+from ptyd.procs import become_subreaper, set_name
 from ptyd.shim.birth import run_shim
 from ptyd.shim.ending import WALL, Exit, exit_from_status
 from ptyd.shim.keeper import Ask, Keeper
 from ptyd.shim.orphans import OrphanKill, Orphans, Ward
-from ptyd.shim.procs import become_subreaper, set_name
 from ptyd.shim.shim import RECORD_RETRY_S, child_wakeups
 
 KILL_LOOK_S = 0.05  # how often an orphan kill looks again when no death wakes it

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ptyd.shim import procs
+from ptyd import procs
 from ptyd.shim.kill import (
     DEADLINE_S,
     KILL_ROUND_MOST_S,

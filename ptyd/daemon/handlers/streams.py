@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ptyd import procs
 from ptyd.daemon.attachment import Attachment
 from ptyd.daemon.connection import LATER, Client
 from ptyd.daemon.handlers.context import Context
@@ -14,7 +15,6 @@ from ptyd.daemon.waiting import read_output, wait_for
 from ptyd.peers import peer_credentials
 from ptyd.protocol import limits, messages
 from ptyd.protocol.errors import Code, PtydError
-from ptyd.shim import procs
 
 
 class Streams:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ptyd.shim import procs
+from ptyd import procs
 from tests.support.waiting import wait_until
 
 NAMED = "import ctypes, sys; ctypes.CDLL(None).prctl(15, {name!r}, 0, 0, 0); sys.stdin.read()"
@@ -145,7 +145,7 @@ def test_many_children_are_all_found() -> None:
 
 def test_a_shim_above_is_found_by_its_name() -> None:
     assert procs.shim_above(os.getpid()) is None
-    code = "import os, time; from ptyd.shim import procs; procs.set_name(procs.SHIM_NAME)\n"
+    code = "import os, time; from ptyd import procs; procs.set_name(procs.SHIM_NAME)\n"
     code += "import subprocess, sys; subprocess.run(['sh', '-c', 'sleep 1000; true'])"
     with subprocess.Popen([sys.executable, "-c", code], process_group=0) as child:
         wait_until(lambda: len(list(procs.Tree(child.pid).walk())) == 2, what="the tree is up")
