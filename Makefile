@@ -34,7 +34,7 @@ test: lint types cover crash wheel ## every check there is
 lint: setup ## ruff, its formatter, flake8-async, the import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/flake8 $(ASYNC_RULES) ptyd tests
+	$(BIN)/flake8 $(ASYNC_RULES) ptyd hostsvc tests
 	$(BIN)/lint-imports --no-logo
 
 # Not the optional rules about guaranteed checkpoints (910 to 913), which cannot see through branches.

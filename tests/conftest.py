@@ -10,6 +10,7 @@ import pytest
 
 from tests.support import processes
 from tests.support.daemon import RuntimeDir
+from tests.support.host import HostService
 
 SETTLE_S = 1.0  # for what is on its way out when its test ends, such as a command that was answered
 KEPT_SETTINGS = ("PTYD_SOAK",)
@@ -20,10 +21,11 @@ def pytest_configure() -> None:
     if real := os.environ.get("PTYD_RUNTIME_DIR"):
         pytest.exit(f"PTYD_RUNTIME_DIR={real} may be a real one; unset it to run the tests", 4)
     # Whoever runs the tests may do so inside a session, or have settings of their own.
-    for name in [name for name in os.environ if name.startswith("PTYD_")]:
+    for name in [name for name in os.environ if name.startswith(("PTYD_", "HOSTSVC_"))]:
         if name not in KEPT_SETTINGS:
             del os.environ[name]
-    os.environ.pop("XDG_RUNTIME_DIR", None)
+    for name in ("XDG_RUNTIME_DIR", "XDG_STATE_HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"):
+        os.environ.pop(name, None)
     os.environ.update(PTYD_TEST="1", PTYD_ALLOW_NESTED="1")
     processes.become_subreaper()
     for signum in (signal.SIGTERM, signal.SIGHUP):
@@ -93,6 +95,14 @@ def shared_runtime() -> Iterator[RuntimeDir]:
 def daemon(runtime: RuntimeDir) -> RuntimeDir:
     """The same private directory, with a zygote and its daemon running in it."""
     return runtime.start()
+
+
+@pytest.fixture
+def host(runtime: RuntimeDir) -> Iterator[HostService]:
+    """A private host service, not started yet; it starts its own ptyd in the same directory."""
+    service = HostService(runtime)
+    yield service
+    service.stop()
 
 
 def _with_end(runtime: RuntimeDir, guard: processes.Guard) -> Iterator[RuntimeDir]:

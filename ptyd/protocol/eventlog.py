@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ptyd.protocol.codec import pack_notification
@@ -51,6 +51,19 @@ class EventLog:
         """Return at most `most` events younger than `seq`, oldest first."""
         start = max(0, seq + 1 - self.first_seq)
         return list(itertools.islice(self._events, start, start + most))
+
+    def place(self, since: Mapping[str, Any] | None) -> tuple[int, dict[str, Any]]:
+        """Return the number that a subscriber starts after, and the answer to its request.
+
+        Args:
+            since: the last event that it has seen, and of which daemon; None for only new ones.
+        """
+        start, truncated = self.last_seq, 0
+        if since is not None and since["daemon_id"] == self.daemon_id:
+            start = min(since["seq"], self.last_seq)
+            truncated = max(0, self.first_seq - 1 - start)
+            start += truncated
+        return start, {"daemon_id": self.daemon_id, "seq": self.last_seq, "truncated": truncated}
 
     def listen(self, wake: Callable[[], None]) -> None:
         self._listeners.add(wake)

@@ -85,16 +85,7 @@ class Streams:
         return wait_for(self._context.registry.get(request.id), request)
 
     def _subscribe(self, client: Client, msgid: int | None, request: messages.EventsSubscribe) -> object:
-        since, truncated = self._context.events.last_seq, 0
-        if request.since is not None and request.since["daemon_id"] == self._context.identity.daemon_id:
-            since = min(request.since["seq"], self._context.events.last_seq)
-            truncated = max(0, self._context.events.first_seq - 1 - since)
-            since += truncated
-        answer = {
-            "daemon_id": self._context.identity.daemon_id,
-            "seq": self._context.events.last_seq,
-            "truncated": truncated,
-        }
+        since, answer = self._context.events.place(request.since)
         client.reply(msgid, answer)
         client.subscribe(since)
         return LATER

@@ -1,0 +1,71 @@
+"""Taking over the living sessions of an index that was lost: only after they were shown, only when asked.
+
+Owns the change of a session's owner label. Its row is written first: interrupted between the two, the session
+is still the lost index's, nobody touches it, and asking again finishes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hostsvc.index import Index
+from hostsvc.live import Live
+from hostsvc.model import OWNER_LABEL, RESERVED_LABELS, WORKSPACE_LABEL, Known, LiveSession, Workspace
+from hostsvc.store import sessions
+from hostsvc.store.rows import to_json
+from ptyd.client import Session
+from ptyd.protocol.errors import Code, PtydError
+from ptyd.protocol.eventlog import EventLog
+
+
+class Adoption:
+    """Adopts sessions."""
+
+    def __init__(self, index: Index, live: Live, events: EventLog, *, owner: str, run_id: str) -> None:
+        self._index = index
+        self._live = live
+        self._events = events
+        self._owner = owner
+        self._run_id = run_id
+
+    async def find(self, owner: str) -> list[LiveSession]:
+        """Return the living sessions of an owner.
+
+        Raises:
+            PtydError: ptyd_unreachable, when they cannot all be seen.
+        """
+        view = await self._live.view()
+        if not isinstance(view, Known):
+            raise PtydError(Code.NO_PTYD, getattr(view, "why", "ptyd has no list"))
+        return [live for live in view.value.sessions.values() if live.is_alive and live.owner == owner]
+
+    async def adopt(self, live: LiveSession, workspace: Workspace) -> None:
+        """Take one over: its row first, then its label.
+
+        Raises:
+            PtydError: being_deleted; ptyd_unreachable.
+        """
+        client = self._live.client()
+        session = await client.get(live.id)
+        fields = {**_fields(session), "run_id": self._run_id, "instance_id": client.hello["instance_id"]}
+        row = await self._index.read(sessions.find, *live.key)
+        if row is None and not await self._index.write(sessions.insert_adopted, live, workspace.id, fields):
+            raise PtydError(Code.BEING_DELETED, f"workspace {workspace.id} takes no sessions")
+        labels = {**session.labels, OWNER_LABEL: self._owner, WORKSPACE_LABEL: workspace.id}
+        await client.update(live.id, labels=labels)
+        self._events.emit("session.adopted", live.id, generation=live.generation)
+
+
+def _fields(session: Session) -> dict[str, Any]:
+    return {
+        "name": session.name,
+        "labels": to_json(_own(session.labels)),
+        "argv": to_json(list(session.argv)),
+        "cwd": session.cwd,
+        "created_at_ms": session.created_at_ms,
+    }
+
+
+def _own(labels: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in labels.items() if not key.startswith(RESERVED_LABELS)}

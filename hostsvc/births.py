@@ -1,0 +1,153 @@
+"""Births: a row on the disk before the spawn, and its fate settled whatever becomes of the answer.
+
+Owns the set of spawns that are under way in this process; nobody reaps those. A spawn whose answer was
+lost is ended: nobody was told its id, so nobody could want it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import trio
+
+from hostsvc.clock import NowMs
+from hostsvc.disposal import Disposal
+from hostsvc.index import Index
+from hostsvc.live import Live
+from hostsvc.model import OWNER_LABEL, WORKSPACE_LABEL, Key, SessionRow, Workspace
+from hostsvc.states import SessionStatus
+from hostsvc.store import sessions
+from ptyd.protocol.errors import Code, PtydError
+from ptyd.protocol.eventlog import EventLog
+
+
+class Births:
+    """Makes sessions."""
+
+    def __init__(
+        self,
+        index: Index,
+        live: Live,
+        disposal: Disposal,
+        events: EventLog,
+        now_ms: NowMs,
+        *,
+        owner: str,
+        run_id: str,
+    ) -> None:
+        self._index = index
+        self._live = live
+        self._disposal = disposal
+        self._events = events
+        self._now_ms = now_ms
+        self._owner = owner
+        self._run_id = run_id
+        self._under_way: set[Key] = set()
+
+    def is_being_born(self, key: Key) -> bool:
+        return key in self._under_way
+
+    async def spawn(
+        self,
+        workspace: Workspace,
+        *,
+        argv: Sequence[bytes],
+        cwd: bytes | None,
+        name: str | None,
+        labels: Mapping[str, str],
+        **fields: Any,
+    ) -> SessionRow:
+        """Start a session in a workspace and return its row.
+
+        Raises:
+            PtydError: being_deleted; ptyd's own refusals; ptyd_unreachable.
+
+        Cancellation: waits for the answer, and ends what nobody will hear of.
+        """
+        instance_id = self._live.client().hello["instance_id"]
+        key = secrets.token_hex(10), 1
+        self._under_way.add(key)
+        try:
+            await self._write_row(key, workspace, instance_id, argv, cwd, name, labels)
+            with trio.CancelScope(shield=True):
+                owned = {**labels, OWNER_LABEL: self._owner, WORKSPACE_LABEL: workspace.id}
+                row = await self._spawn(
+                    key,
+                    argv,
+                    cwd=cwd or workspace.path.encode(),
+                    name=name,
+                    labels=owned,
+                    expect_instance=instance_id,
+                    **fields,
+                )
+        finally:
+            self._under_way.discard(key)
+        return row
+
+    async def _write_row(
+        self,
+        key: Key,
+        workspace: Workspace,
+        instance_id: str,
+        argv: Sequence[bytes],
+        cwd: bytes | None,
+        name: str | None,
+        labels: Mapping[str, str],
+    ) -> None:
+        is_taken_in = await self._index.write(
+            sessions.insert_spawning,
+            id_=key[0],
+            generation=key[1],
+            workspace_id=workspace.id,
+            name=name,
+            labels=labels,
+            argv=[word.decode(errors="replace") for word in argv],
+            cwd=None if cwd is None else cwd.decode(errors="replace"),
+            run_id=self._run_id,
+            instance_id=instance_id,
+            now_ms=self._now_ms(),
+        )
+        if not is_taken_in:
+            raise PtydError(
+                Code.BEING_DELETED, f"workspace {workspace.id} is being deleted; it takes no sessions"
+            )
+
+    async def _spawn(self, key: Key, argv: Sequence[bytes], **fields: Any) -> SessionRow:
+        failure: PtydError | None = None
+        try:
+            live = await self._live.spawn(key, argv, **fields)
+        except PtydError as error:
+            failure = error
+        if failure is not None:
+            await self._not_spawned(key, failure)
+            raise failure
+        row = await self._index.write(sessions.confirm, live)
+        self._events.emit("session.created", key[0], generation=key[1])
+        if row is not None and not row.is_unwanted:
+            return row
+        # Somebody has deleted the workspace meanwhile: it must not be alive afterwards.
+        self._under_way.discard(key)
+        await self._disposal.carry_out(key)
+        raise PtydError(
+            Code.BEING_DELETED, f"the workspace of session {key[0]} was deleted while it was started"
+        )
+
+    async def _not_spawned(self, key: Key, error: PtydError) -> None:
+        if error.code is not Code.NO_PTYD:
+            await self._index.write(
+                sessions.settle,
+                key,
+                SessionStatus.FAILED,
+                evidence=None,
+                exit_=None,
+                error=str(error),
+                now_ms=self._now_ms(),
+            )
+            return
+        self._under_way.discard(key)
+        try:
+            await self._disposal.dispose(key, reason="its spawn was never answered", is_forced=True)
+        except PtydError:
+            pass  # the intent is written: the reaper goes on

@@ -1,0 +1,295 @@
+"""Deletion of a workspace: the saga's effects, its journal and its life.
+
+`hostsvc.saga` says which step is next and what a failure means; here the steps are done, each written to
+the journal before and after. Owns who is at which saga. A saga runs in the service's own nursery: a client
+that leaves does not stop it, a service that dies leaves it to the next.
+"""
+
+from __future__ import annotations
+
+import secrets
+import subprocess
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import attrs
+import structlog
+import trio
+
+from hostsvc import saga as steps
+from hostsvc.clock import NowMs
+from hostsvc.disposal import Disposal
+from hostsvc.index import Index
+from hostsvc.model import Saga, Workspace
+from hostsvc.policy import next_retry
+from hostsvc.saga import OnFailure, Step
+from hostsvc.states import SagaState, WorkspaceState
+from hostsvc.store import sagas, sessions, workspaces
+from hostsvc.tree import PathRefused
+from hostsvc.workspaces import Workspaces
+from ptyd.protocol.errors import Code, PtydError
+from ptyd.protocol.eventlog import EventLog
+
+log = structlog.get_logger()
+
+LEASE_MS: Final = 600_000
+"""Longer than any step: within one service the lease is renewed at each."""
+TEARDOWN_DEADLINE_S: Final = 60.0
+OUTPUT_CHARS: Final = 500
+
+
+class StepFailed(Exception):
+    """A step could not be done; the message says why."""
+
+    def __init__(self, code: Code, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+@attrs.frozen(kw_only=True)
+class Job:
+    """A saga at work."""
+
+    saga: Saga
+    workspace: Workspace
+
+
+class Deletion:
+    """Deletes workspaces."""
+
+    def __init__(
+        self,
+        index: Index,
+        disposal: Disposal,
+        places: Workspaces,
+        events: EventLog,
+        now_ms: NowMs,
+        nursery: trio.Nursery,
+        *,
+        run_id: str,
+    ) -> None:
+        self._index = index
+        self._disposal = disposal
+        self._places = places
+        self._events = events
+        self._now_ms = now_ms
+        self._nursery = nursery
+        self._run_id = run_id
+        self._at_work: dict[str, trio.Event] = {}
+        self._effects: Mapping[Step, Callable[[Job], Awaitable[Mapping[str, Any] | None]]] = {
+            Step.PREFLIGHT: self._check_risk,
+            Step.SEAL: self._seal,
+            Step.TEARDOWN: self._tear_down,
+            Step.DISPOSE: self._dispose,
+            Step.RECHECK: self._check_risk,
+            Step.COMMIT: self._commit,
+            Step.FOLDER: self._trash_folder,
+            Step.FINISH: self._finish,
+        }
+
+    # -- asking ------------------------------------------------------------------------------------
+
+    async def plan(self, workspace: Workspace, *, skips_teardown: bool) -> tuple[steps.Planned, ...]:
+        """Say what a deletion would do, and touch nothing."""
+        rows = await self._index.read(sessions.find_of_workspace, workspace.id)
+        return steps.plan_delete(workspace, rows, skips_teardown=skips_teardown)
+
+    async def delete(self, workspace: Workspace, *, is_forced: bool, skips_teardown: bool) -> Saga:
+        """Delete a workspace and wait for it, as far as it goes; joins a deletion that is under way.
+
+        Returns:
+            The saga: done; or open or stuck, when something after the point of no return failed.
+
+        Raises:
+            PtydError: protected; at_risk or another reason why it was undone; index_failed.
+
+        Cancellation: the deletion goes on.
+        """
+        if workspace.is_protected:
+            text = f"workspace {workspace.id} is protected; hostsvc workspace update --no-protect first"
+            raise PtydError(Code.PROTECTED, text)
+        saga = await self._index.write(
+            sagas.open_saga,
+            id_=secrets.token_hex(8),
+            workspace=workspace,
+            is_forced=is_forced,
+            skips_teardown=skips_teardown,
+            now_ms=self._now_ms(),
+        )
+        return await self.run(saga)
+
+    async def run(self, saga: Saga) -> Saga:
+        """Carry a saga on, or wait for whoever is at it; otherwise as `delete`."""
+        over = self._at_work.get(saga.id)
+        if over is None:
+            over = self._at_work[saga.id] = trio.Event()
+            self._nursery.start_soon(self._work, saga.id, over)
+        await over.wait()
+        found = await self._index.read(sagas.find, saga.id)
+        assert found is not None
+        if found.state is SagaState.COMPENSATED:
+            raise PtydError(_undone_code(found), f"not deleted: {found.last_error}", saga=found.id)
+        return found
+
+    def is_at_work(self, saga: Saga) -> bool:
+        return saga.id in self._at_work
+
+    # -- the saga's life ---------------------------------------------------------------------------
+
+    async def _work(self, saga_id: str, over: trio.Event) -> None:
+        try:
+            await self._advance(saga_id)
+        except PtydError as error:  # the index: nothing can be written now, a later pass tries again
+            log.error("a deletion cannot go on", saga=saga_id, error=str(error))
+        except Exception:
+            log.exception("a deletion failed", saga=saga_id)
+        finally:
+            del self._at_work[saga_id]
+            over.set()
+
+    async def _advance(self, saga_id: str) -> None:
+        """Do step after step until it is finished, undone, or has to wait."""
+        while (job := await self._lease(saga_id)) is not None:
+            done = await self._index.read(sagas.done_steps, saga_id)
+            step = steps.next_step(done)
+            if step is None:
+                return
+            await self._index.write(sagas.begin_step, saga_id, step, self._now_ms())
+            self._events.emit("saga.step", job.workspace.id, saga=saga_id, step=step.value)
+            try:
+                detail = await self._effects[step](job)
+            except StepFailed as error:
+                if steps.on_failure(step, done) is OnFailure.COMPENSATE:
+                    await self._compensate(job, step, error)
+                else:
+                    await self._postpone(job, step, error)
+                return
+            if step not in (Step.SEAL, Step.FINISH):  # these journal themselves, in their transaction
+                await self._index.write(sagas.finish_step, saga_id, step, self._now_ms(), detail)
+
+    async def _lease(self, saga_id: str) -> Job | None:
+        now_ms = self._now_ms()
+        is_ours = await self._index.write(
+            sagas.take_lease, saga_id, holder=self._run_id, until_ms=now_ms + LEASE_MS, now_ms=now_ms
+        )
+        if not is_ours:
+            return None
+        saga = await self._index.read(sagas.find, saga_id)
+        assert saga is not None
+        workspace = await self._index.read(workspaces.find, saga.workspace_id)
+        assert workspace is not None
+        return Job(saga=saga, workspace=workspace)
+
+    async def _compensate(self, job: Job, step: Step, error: StepFailed) -> None:
+        text = f"{step}: {error.code}: {error}"
+        await self._index.write(sagas.compensate, job.saga, text, self._now_ms())
+        log.warning("a deletion was undone", workspace=job.workspace.id, error=text)
+        self._events.emit("workspace.deletion_undone", job.workspace.id, saga=job.saga.id, error=text)
+
+    async def _postpone(self, job: Job, step: Step, error: StepFailed) -> None:
+        retry = next_retry(job.saga.attempts + 1, self._now_ms())
+        text = f"{step}: {error}"
+        await self._index.write(sagas.record_failure, job.saga.id, error=text, retry=retry)
+        if retry.is_stuck and job.saga.state is not SagaState.STUCK:
+            log.error("a deletion is stuck", workspace=job.workspace.id, saga=job.saga.id, error=text)
+            self._events.emit("saga.stuck", job.workspace.id, saga=job.saga.id, error=text)
+
+    # -- by hand -----------------------------------------------------------------------------------
+
+    async def give_up_step(self, saga: Saga) -> Saga:
+        """Finish a stuck deletion without the step that fails; what it leaves is recorded as a warning.
+
+        Raises:
+            PtydError: still_running, when it has not failed; or is not past its point of no return.
+        """
+        done = await self._index.read(sagas.done_steps, saga.id)
+        step = steps.next_step(done)
+        if step is None or step is Step.FINISH or not steps.is_past_return(done) or not saga.attempts:
+            raise PtydError(
+                Code.STILL_RUNNING, f"saga {saga.id} is not held up by a step that can be left out"
+            )
+        warning = f"{step} was left out by hand: {saga.last_error}"
+        await self._index.write(sagas.add_warnings, saga.id, [warning])
+        await self._index.write(
+            sagas.finish_step, saga.id, step, self._now_ms(), {"left_out": saga.last_error}
+        )
+        return await self.run(saga)
+
+    # -- the steps ---------------------------------------------------------------------------------
+
+    async def _check_risk(self, job: Job) -> None:
+        """A plain folder goes to the trash as it is: nothing in it is lost before the trash is purged."""
+
+    async def _seal(self, job: Job) -> None:
+        if job.workspace.state is not WorkspaceState.DELETED:
+            await self._index.write(sagas.seal, job.saga, job.workspace, self._now_ms())
+            self._events.emit("workspace.deleting", job.workspace.id, saga=job.saga.id)
+
+    async def _tear_down(self, job: Job) -> Mapping[str, Any] | None:
+        command = job.workspace.teardown
+        if command is None or job.saga.skips_teardown:
+            return None
+        try:
+            with trio.fail_after(TEARDOWN_DEADLINE_S):
+                ended = await trio.run_process(
+                    list(command),
+                    cwd=job.workspace.path,
+                    stdin=subprocess.DEVNULL,
+                    capture_stdout=True,
+                    stderr=subprocess.STDOUT,
+                    check=False,
+                    start_new_session=True,
+                )
+        except trio.TooSlowError:
+            text = f"the teardown command was not done within {TEARDOWN_DEADLINE_S:g} s"
+            raise StepFailed(Code.TIMEOUT, f"{text}; see: hostsvc workspace rm --skip-teardown") from None
+        except OSError as error:
+            raise StepFailed(
+                Code.SPAWN_FAILED, f"the teardown command cannot run: {error.strerror}"
+            ) from error
+        if ended.returncode:
+            said = ended.stdout.decode(errors="replace").strip()[-OUTPUT_CHARS:]
+            text = f"the teardown command ended with {ended.returncode}: {said}"
+            raise StepFailed(Code.SPAWN_FAILED, f"{text}; see: hostsvc workspace rm --skip-teardown")
+        return {"status": 0}
+
+    async def _dispose(self, job: Job) -> Mapping[str, Any]:
+        """End all sessions at once; what does not die is a warning, and the reaper's from here on."""
+        rows = await self._index.read(sessions.find_of_workspace, job.workspace.id)
+        warnings: list[str] = []
+
+        async def end(key: tuple[str, int]) -> None:
+            try:
+                await self._disposal.carry_out(key)
+            except PtydError as error:
+                warnings.append(f"session {key[0]} is not proven dead: {error}")
+
+        async with trio.open_nursery() as nursery:
+            for row in rows:
+                if not row.is_ended:
+                    nursery.start_soon(end, row.key)
+        await self._index.write(sagas.add_warnings, job.saga.id, sorted(warnings))
+        return {"ended": len(rows) - len(warnings), "left": len(warnings)}
+
+    async def _commit(self, job: Job) -> None:
+        """Nothing to do: that it is in the journal is the point of no return."""
+
+    async def _trash_folder(self, job: Job) -> None:
+        try:
+            await self._places.trash(job.workspace, job.saga.id)
+        except PathRefused as error:
+            raise StepFailed(Code.PATH_REFUSED, str(error)) from error
+
+    async def _finish(self, job: Job) -> None:
+        detail = {"saga": job.saga.id, "warnings": list(job.saga.warnings)}
+        left = await self._index.write(sagas.finish, job.saga, job.workspace, detail, self._now_ms())
+        self._events.emit("workspace.deleted", job.workspace.id, saga=job.saga.id, left=len(left))
+
+
+def _undone_code(saga: Saga) -> Code:
+    """The code that the failing step gave, which stands in its recorded error."""
+    words = (saga.last_error or "").split(": ")
+    try:
+        return Code(words[1])
+    except (IndexError, ValueError):
+        return Code.INTERNAL

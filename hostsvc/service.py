@@ -1,0 +1,78 @@
+"""The parts of the host service, put together: who is given what.
+
+Owns the wiring only. `app` starts and stops it, `api` serves it.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+import trio
+
+from hostsvc.adoption import Adoption
+from hostsvc.births import Births
+from hostsvc.clock import NowMs
+from hostsvc.config import Config
+from hostsvc.deletion import Deletion
+from hostsvc.disposal import Disposal
+from hostsvc.index import Index
+from hostsvc.live import Live
+from hostsvc.policy import Limits
+from hostsvc.reaper.engine import Reaper, Schedule
+from hostsvc.reaper.gate import Caps
+from hostsvc.reaper.orphans import Orphans
+from hostsvc.reaper.stale_rows import StaleRows
+from hostsvc.reaper.stuck_sagas import StuckSagas
+from hostsvc.reaper.trash import Trash
+from hostsvc.workspaces import Workspaces
+from ptyd.protocol.eventlog import EventLog
+
+
+class Service:
+    """Everything that one process of the host service holds."""
+
+    def __init__(
+        self, config: Config, index: Index, owner: str, live: Live, nursery: trio.Nursery, now_ms: NowMs
+    ) -> None:
+        self.config = config
+        self.index = index
+        self.owner = owner
+        self.live = live
+        self.nursery = nursery
+        self.now_ms = now_ms
+        self.run_id = secrets.token_hex(8)
+        self.started_at_s = trio.current_time()
+        self.events = EventLog(self.run_id, now_ms)
+        self.places = Workspaces(
+            index,
+            config.base_dir,
+            self.events,
+            now_ms,
+            keep_trash_ms=int(config.keep_trash_s * 1000),
+            forbidden=[config.state_dir, config.runtime_dir],
+        )
+        self.disposal = Disposal(index, live, self.events, now_ms, config.kills_at_once)
+        self.births = Births(index, live, self.disposal, self.events, now_ms, owner=owner, run_id=self.run_id)
+        self.deletion = Deletion(
+            index, self.disposal, self.places, self.events, now_ms, nursery, run_id=self.run_id
+        )
+        self.adoption = Adoption(index, live, self.events, owner=owner, run_id=self.run_id)
+        limits = Limits(age_floor_ms=int(config.age_floor_s * 1000))
+        self.reaper = Reaper(
+            [
+                StuckSagas(index, self.deletion),
+                StaleRows(index, self.disposal, self.births, self.places, limits),
+                Orphans(index, live, self.disposal, self.births, limits, owner),
+                Trash(index, self.places),
+            ],
+            index,
+            live,
+            self.events,
+            now_ms,
+            caps=Caps(count=config.inferred_cap, share=config.inferred_share),
+            schedule=Schedule(
+                interval_s=config.reaper_interval_s,
+                acts=config.reaper_acts,
+                deadline_s=config.reaper_deadline_s,
+            ),
+        )
