@@ -17,7 +17,7 @@ from hostsvc.health import Signs, counts, decide_health
 from hostsvc.live import live_session
 from hostsvc.model import Known, LiveSession, SessionRow, Workspace
 from hostsvc.service import Service
-from hostsvc.states import SagaState
+from hostsvc.states import SagaState, WorkspaceState
 from hostsvc.store import passes, sagas, sessions, workspaces
 from ptyd import __version__, client
 from ptyd.protocol import limits
@@ -148,6 +148,10 @@ class Api:
             raise PtydError(Code.DESTROYED, text, generation=workspace.generation)
         if self._service.places.is_being_made(workspace):
             raise PtydError(Code.BUSY, f"workspace {workspace.id} is just being made; try again")
+        if (
+            workspace.state is WorkspaceState.PROVISIONING
+        ):  # a crash left it so: finish it, to remove all of it
+            workspace = await self._service.places.provide(workspace)
         if request.dry_run:
             plan = await self._service.deletion.plan(workspace, skips_teardown=request.skip_teardown)
             return {"saga": None, "state": "planned", "warnings": [], "plan": views.plan_view(plan)}

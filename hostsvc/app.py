@@ -109,6 +109,7 @@ class App:
                 server = Server(self._runtime, Api(service).handle, service.events)
                 await nursery.start(server.run)
                 nursery.start_soon(service.reaper.run)
+                nursery.start_soon(service.follower.run)
                 service.events.emit("service.ready")
                 log.info("ready", index=owner, ptyd=live.instance_id)
                 self._say(f"hostsvc serves {self._runtime.path}")

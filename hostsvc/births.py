@@ -6,8 +6,9 @@ lost is ended: nobody was told its id, so nobody could want it.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import trio
@@ -49,6 +50,15 @@ class Births:
     def is_being_born(self, key: Key) -> bool:
         return key in self._under_way
 
+    @contextlib.contextmanager
+    def sheltered(self, key: Key) -> Iterator[None]:
+        """Let nobody reap a session of ours for the block, whatever the index says of it."""
+        self._under_way.add(key)
+        try:
+            yield
+        finally:
+            self._under_way.discard(key)
+
     async def spawn(
         self,
         workspace: Workspace,
@@ -68,8 +78,7 @@ class Births:
         """
         instance_id = self._live.client().hello["instance_id"]
         key = secrets.token_hex(10), 1
-        self._under_way.add(key)
-        try:
+        with self.sheltered(key):
             await self._write_row(key, workspace, instance_id, argv, cwd, name, labels)
             with trio.CancelScope(shield=True):
                 owned = {**labels, OWNER_LABEL: self._owner, WORKSPACE_LABEL: workspace.id}
@@ -82,8 +91,6 @@ class Births:
                     expect_instance=instance_id,
                     **fields,
                 )
-        finally:
-            self._under_way.discard(key)
         return row
 
     async def _write_row(

@@ -8,7 +8,6 @@ that leaves does not stop it, a service that dies leaves it to the next.
 from __future__ import annotations
 
 import secrets
-import subprocess
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
@@ -25,6 +24,7 @@ from hostsvc.policy import next_retry
 from hostsvc.saga import OnFailure, Step
 from hostsvc.states import SagaState, WorkspaceState
 from hostsvc.store import sagas, sessions, workspaces
+from hostsvc.teardown import Teardown
 from hostsvc.tree import PathRefused
 from hostsvc.workspaces import Workspaces
 from ptyd.protocol.errors import Code, PtydError
@@ -34,8 +34,6 @@ log = structlog.get_logger()
 
 LEASE_MS: Final = 600_000
 """Longer than any step: within one service the lease is renewed at each."""
-TEARDOWN_DEADLINE_S: Final = 60.0
-OUTPUT_CHARS: Final = 500
 
 
 class StepFailed(Exception):
@@ -54,6 +52,14 @@ class Job:
     workspace: Workspace
 
 
+@attrs.define
+class _Work:
+    """Somebody is at a saga: when that is over, and what stopped it."""
+
+    over: trio.Event = attrs.Factory(trio.Event)
+    error: PtydError | None = None
+
+
 class Deletion:
     """Deletes workspaces."""
 
@@ -62,6 +68,7 @@ class Deletion:
         index: Index,
         disposal: Disposal,
         places: Workspaces,
+        teardown: Teardown,
         events: EventLog,
         now_ms: NowMs,
         nursery: trio.Nursery,
@@ -71,11 +78,12 @@ class Deletion:
         self._index = index
         self._disposal = disposal
         self._places = places
+        self._teardown = teardown
         self._events = events
         self._now_ms = now_ms
         self._nursery = nursery
         self._run_id = run_id
-        self._at_work: dict[str, trio.Event] = {}
+        self._at_work: dict[str, _Work] = {}
         self._effects: Mapping[Step, Callable[[Job], Awaitable[Mapping[str, Any] | None]]] = {
             Step.PREFLIGHT: self._check_risk,
             Step.SEAL: self._seal,
@@ -120,11 +128,13 @@ class Deletion:
 
     async def run(self, saga: Saga) -> Saga:
         """Carry a saga on, or wait for whoever is at it; otherwise as `delete`."""
-        over = self._at_work.get(saga.id)
-        if over is None:
-            over = self._at_work[saga.id] = trio.Event()
-            self._nursery.start_soon(self._work, saga.id, over)
-        await over.wait()
+        work = self._at_work.get(saga.id)
+        if work is None:
+            work = self._at_work[saga.id] = _Work()
+            self._nursery.start_soon(self._work, saga.id, work)
+        await work.over.wait()
+        if work.error is not None:
+            raise work.error
         found = await self._index.read(sagas.find, saga.id)
         assert found is not None
         if found.state is SagaState.COMPENSATED:
@@ -136,16 +146,20 @@ class Deletion:
 
     # -- the saga's life ---------------------------------------------------------------------------
 
-    async def _work(self, saga_id: str, over: trio.Event) -> None:
+    async def _work(self, saga_id: str, work: _Work) -> None:
         try:
             await self._advance(saga_id)
-        except PtydError as error:  # the index: nothing can be written now, a later pass tries again
+        except PtydError as error:  # the index: nothing can be written now, a later pass goes on
             log.error("a deletion cannot go on", saga=saga_id, error=str(error))
-        except Exception:
+            work.error = error
+        except Exception as error:
             log.exception("a deletion failed", saga=saga_id)
+            work.error = PtydError(
+                Code.INTERNAL, f"{type(error).__name__} in saga {saga_id}; see hostsvc.log"
+            )
         finally:
             del self._at_work[saga_id]
-            over.set()
+            work.over.set()
 
     async def _advance(self, saga_id: str) -> None:
         """Do step after step until it is finished, undone, or has to wait."""
@@ -230,27 +244,10 @@ class Deletion:
         if command is None or job.saga.skips_teardown:
             return None
         try:
-            with trio.fail_after(TEARDOWN_DEADLINE_S):
-                ended = await trio.run_process(
-                    list(command),
-                    cwd=job.workspace.path,
-                    stdin=subprocess.DEVNULL,
-                    capture_stdout=True,
-                    stderr=subprocess.STDOUT,
-                    check=False,
-                    start_new_session=True,
-                )
-        except trio.TooSlowError:
-            text = f"the teardown command was not done within {TEARDOWN_DEADLINE_S:g} s"
-            raise StepFailed(Code.TIMEOUT, f"{text}; see: hostsvc workspace rm --skip-teardown") from None
-        except OSError as error:
-            raise StepFailed(
-                Code.SPAWN_FAILED, f"the teardown command cannot run: {error.strerror}"
-            ) from error
-        if ended.returncode:
-            said = ended.stdout.decode(errors="replace").strip()[-OUTPUT_CHARS:]
-            text = f"the teardown command ended with {ended.returncode}: {said}"
-            raise StepFailed(Code.SPAWN_FAILED, f"{text}; see: hostsvc workspace rm --skip-teardown")
+            await self._teardown.run(job.saga, job.workspace)
+        except PtydError as error:
+            text = f"{error.message} (hostsvc workspace rm --skip-teardown goes without it)"
+            raise StepFailed(error.code, text) from error
         return {"status": 0}
 
     async def _dispose(self, job: Job) -> Mapping[str, Any]:

@@ -220,6 +220,7 @@ class Action(enum.StrEnum):
     BURY = "bury"
     """Enter an end that only its processes' absence proves."""
     RESUME = "resume"
+    ARCHIVE = "archive"
     PURGE = "purge"
 
 

@@ -15,6 +15,7 @@ from hostsvc.clock import NowMs
 from hostsvc.config import Config
 from hostsvc.deletion import Deletion
 from hostsvc.disposal import Disposal
+from hostsvc.follower import Follower
 from hostsvc.index import Index
 from hostsvc.live import Live
 from hostsvc.policy import Limits
@@ -24,6 +25,7 @@ from hostsvc.reaper.orphans import Orphans
 from hostsvc.reaper.stale_rows import StaleRows
 from hostsvc.reaper.stuck_sagas import StuckSagas
 from hostsvc.reaper.trash import Trash
+from hostsvc.teardown import Teardown
 from hostsvc.workspaces import Workspaces
 from ptyd.protocol.eventlog import EventLog
 
@@ -54,14 +56,24 @@ class Service:
         self.disposal = Disposal(index, live, self.events, now_ms, config.kills_at_once)
         self.births = Births(index, live, self.disposal, self.events, now_ms, owner=owner, run_id=self.run_id)
         self.deletion = Deletion(
-            index, self.disposal, self.places, self.events, now_ms, nursery, run_id=self.run_id
+            index,
+            self.disposal,
+            self.places,
+            Teardown(live, self.births, owner=owner),
+            self.events,
+            now_ms,
+            nursery,
+            run_id=self.run_id,
         )
+        self.follower = Follower(index, live, self.disposal)
         self.adoption = Adoption(index, live, self.events, owner=owner, run_id=self.run_id)
         limits = Limits(age_floor_ms=int(config.age_floor_s * 1000))
         self.reaper = Reaper(
             [
                 StuckSagas(index, self.deletion),
-                StaleRows(index, self.disposal, self.births, self.places, limits),
+                StaleRows(
+                    index, self.disposal, self.births, self.places, limits, int(config.keep_rows_s * 1000)
+                ),
                 Orphans(index, live, self.disposal, self.births, limits, owner),
                 Trash(index, self.places),
             ],

@@ -34,6 +34,8 @@ PROGRESS_EVERY: Final = 25
 AGAIN_S: Final = 1.0
 """After a pass that had to leave something for the next."""
 
+STARTUP: Final = "startup"
+
 Pass = dict[str, Any]
 
 
@@ -104,13 +106,15 @@ class Reaper:
     async def run(self) -> None:
         """Run a pass now, and then one each interval, for ever; sooner after one that left something."""
         self.started_at_s = trio.current_time()
-        origin = "startup"
+        origin = STARTUP
         while True:
             left = False
             try:
                 left = bool((await self.run_pass(origin))["counts"]["deferred"])
             except PtydError as error:  # the index cannot record it: health tells, and the next one is due
                 log.error("no pass was run", error=str(error))
+            except Exception:
+                log.exception("a pass failed")
             origin = "interval"
             await trio.sleep(AGAIN_S if left else self._schedule.interval_s)
 
@@ -150,6 +154,8 @@ class Reaper:
         look = Look(at_ms=self._now_ms(), view=await self._live.view())
         found, errors = await self._find(kinds, look, is_dry)
         candidates = [one for findings in found.values() for one in findings.candidates]
+        if running.origin == STARTUP:  # a drain: what rows say is done, absence is only observed
+            candidates = [one for one in candidates if one.basis is not Basis.ABSENCE]
         refused = refusals(candidates, {name: f.inventory for name, f in found.items()}, self._caps)
         plan = plan_hash(inferred(candidates))
         if accepted is not None and accepted != plan:

@@ -38,19 +38,28 @@ class StaleRows:
     name = "rows"
 
     def __init__(
-        self, index: Index, disposal: Disposal, births: Births, places: Workspaces, limits: Limits
+        self,
+        index: Index,
+        disposal: Disposal,
+        births: Births,
+        places: Workspaces,
+        limits: Limits,
+        keep_ms: int,
     ) -> None:
         self._index = index
         self._disposal = disposal
         self._births = births
         self._places = places
         self._limits = limits
+        self._keep_ms = keep_ms
         self._boot_id = procs.boot_id()
 
     async def find(self, look: Look) -> Findings:
         view = seen_view(look)
         findings = Findings(kind=self.name)
         await self._find_provisioning(findings)
+        if await self._index.read(sessions.count_prunable, look.at_ms - self._keep_ms):
+            findings.take(_OLD, 0, Act(Action.ARCHIVE, Basis.INTENT, "rows that are over for long"))
         rows = await self._index.read(sessions.find_open)
         findings.inventory = len(rows)
         seen = await self._index.read(passes.observations, self.name)
@@ -90,6 +99,9 @@ class StaleRows:
     async def act(self, candidate: Candidate, look: Look) -> Mapping[str, object]:
         if candidate.subject.startswith(_PLACE):
             return await self._provide(candidate)
+        if candidate.subject == _OLD:
+            count = await self._index.write(sessions.prune, look.at_ms - self._keep_ms, look.at_ms)
+            return {"archived": count}
         row = await self._index.read(sessions.find, candidate.subject, candidate.generation)
         if row is None or row.is_ended:
             raise Skipped("its row is over by now")
@@ -132,3 +144,4 @@ class StaleRows:
 
 
 _PLACE = "workspace/"  # before the id of a workspace among the subjects; ids have no slash
+_OLD = "rows/over"

@@ -14,6 +14,7 @@ from hostsvc.store import audit, rows
 from hostsvc.store.rows import to_json
 
 _OPEN = "status IN ('spawning', 'active')"
+_PROVEN = "status IN ('exited', 'disposed', 'failed')"
 
 
 # --- looking -------------------------------------------------------------------------------------
@@ -251,10 +252,19 @@ def take_leave(db: Database, workspace_id: str, now_ms: int) -> list[SessionRow]
     return left
 
 
+def count_prunable(db: Database, older_than_ms: int) -> int:
+    """Return how many rows `prune` would move, all told."""
+    found = db.execute(f"SELECT count(*) FROM sessions WHERE {_PROVEN} AND ended_at_ms < ?", [older_than_ms])
+    return int(found.fetchone()[0])
+
+
 def prune(db: Database, older_than_ms: int, now_ms: int) -> int:
-    """Move rows that were over before `older_than_ms` to the audit; return how many."""
+    """Move rows that were over before `older_than_ms` to the audit, 1000 at most; return how many.
+
+    Not lost ones: nobody has proven what became of those.
+    """
     found = db.query(
-        f"SELECT * FROM sessions WHERE NOT {_OPEN} AND ended_at_ms < ? LIMIT 1000", [older_than_ms]
+        f"SELECT * FROM sessions WHERE {_PROVEN} AND ended_at_ms < ? LIMIT 1000", [older_than_ms]
     )
     over = [rows.session(raw) for raw in found]
     for row in over:

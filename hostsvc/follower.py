@@ -1,0 +1,53 @@
+"""ptyd's events, followed: an end is entered in the index when it happens, not at the next pass.
+
+Owns the subscription. A convenience and no more: whatever is missed here (a gap, a new daemon, a ptyd that is
+gone) the reaper finds in its next pass, from a complete list.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import structlog
+import trio
+
+from hostsvc.disposal import Disposal
+from hostsvc.index import Index
+from hostsvc.live import Live
+from hostsvc.model import Known
+from hostsvc.store import sessions
+from ptyd.client import Event
+from ptyd.protocol.errors import PtydError
+
+log = structlog.get_logger()
+
+RETRY_S: Final = 1.0
+
+
+class Follower:
+    """Follows ptyd. Run `run` in a nursery."""
+
+    def __init__(self, index: Index, live: Live, disposal: Disposal) -> None:
+        self._index = index
+        self._live = live
+        self._disposal = disposal
+
+    async def run(self) -> None:
+        """Follow for ever, over whatever becomes of ptyd."""
+        while True:
+            try:
+                async with self._live.client().subscribe() as events:
+                    async for event in events:
+                        if isinstance(event, Event) and event.type == "session.ended" and event.id:
+                            await self._ended(event.id)
+            except PtydError as error:
+                log.debug("ptyd is not followed", error=str(error))
+            await trio.sleep(RETRY_S)
+
+    async def _ended(self, id_: str) -> None:
+        row = await self._index.read(sessions.find, id_)
+        if row is None or row.is_ended:
+            return
+        live = await self._live.get(id_)
+        if isinstance(live, Known) and live.value.key == row.key and not live.value.is_alive:
+            await self._disposal.settle_end(row, live.value.evidence, live.value.exit)
