@@ -302,6 +302,7 @@ class Api:
         unwanted = await self._index.read(sessions.count_unwanted)
         status, reasons = decide_health(
             Signs(
+                index_trouble=self._index.trouble,
                 ptyd_trouble=trouble,
                 last_pass_state=last[0]["state"] if last else None,
                 missed=service.reaper.missed,

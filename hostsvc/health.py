@@ -15,6 +15,7 @@ MISSED_RED: Final = 3
 class Signs:
     """What health is decided on."""
 
+    index_trouble: str | None
     ptyd_trouble: str | None
     last_pass_state: str | None
     missed: int
@@ -25,6 +26,8 @@ class Signs:
 def decide_health(signs: Signs) -> tuple[str, list[str]]:
     """Return "green", "yellow" or "red", and why."""
     red, yellow = [], []
+    if signs.index_trouble is not None:
+        red.append(f"the index: {signs.index_trouble}")
     if signs.ptyd_trouble is not None:
         red.append(f"ptyd: {signs.ptyd_trouble}")
     if signs.missed >= MISSED_RED:

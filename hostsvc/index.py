@@ -31,6 +31,7 @@ class Index:
         self._path = directory / FILE
         self._identity = self._stat()
         self._limiter = trio.CapacityLimiter(1)
+        self._write_error: PtydError | None = None
 
     async def read(self, work: Callable[Concatenate[Database, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a function of `hostsvc.store` that only looks.
@@ -54,7 +55,20 @@ class Index:
             with writing(self._db):
                 return work(self._db, *args, **kwargs)
 
-        return await self._run(transaction)
+        try:
+            written = await self._run(transaction)
+        except PtydError as error:
+            self._write_error = error
+            raise
+        self._write_error = None
+        return written
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can be written: the last attempt's error, or that the file is gone; else None."""
+        if self._stat() != self._identity:
+            return f"{self._path} was deleted or replaced underneath"
+        return None if self._write_error is None else str(self._write_error)
 
     def close(self) -> None:
         close_database(self._db, self._directory)

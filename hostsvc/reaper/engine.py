@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import attrs
 import structlog
@@ -21,6 +21,7 @@ from hostsvc.live import Live
 from hostsvc.model import Basis, Candidate
 from hostsvc.reaper.gate import Caps, inferred, plan_hash, refusals
 from hostsvc.reaper.kinds import Findings, Kind, Look, Skipped
+from hostsvc.reaper.record import Pass, counts, outcome, share_out, state_of
 from hostsvc.store import passes
 from ptyd.protocol.errors import Code, PtydError
 from ptyd.protocol.eventlog import EventLog
@@ -35,8 +36,6 @@ AGAIN_S: Final = 1.0
 """After a pass that had to leave something for the next."""
 
 STARTUP: Final = "startup"
-
-Pass = dict[str, Any]
 
 
 @attrs.frozen(kw_only=True)
@@ -166,13 +165,15 @@ class Reaper:
             refused = []
         held = inferred(candidates) if refused else ()
         for one in held:
-            running.outcomes.append(_outcome(one, "refused"))
+            running.outcomes.append(outcome(one, "refused"))
         due = [one for one in candidates if one not in held]
         if is_dry:
-            running.outcomes += [_outcome(one, "planned") for one in due]
+            running.outcomes += [outcome(one, "planned") for one in due]
         else:
             await self._act(running, due, look)
-        return await self._record(running, _state(running, refused, errors), plan, found, errors, refused)
+        return await self._record(
+            running, state_of(running.outcomes, refused, errors), plan, found, errors, refused
+        )
 
     async def _find(
         self, kinds: Sequence[Kind], look: Look, is_dry: bool
@@ -196,7 +197,7 @@ class Reaper:
 
     async def _act(self, running: _Running, due: Sequence[Candidate], look: Look) -> None:
         """Do what is due, some at once, until all is done or the deadline is over; the rest is deferred."""
-        now, later = _share_out(due, self._schedule.acts)
+        now, later = share_out(due, self._schedule.acts)
         running.total = len(now)
         ends_at = trio.current_time() + self._schedule.deadline_s
         limiter = trio.CapacityLimiter(AT_ONCE)
@@ -212,18 +213,18 @@ class Reaper:
         async with trio.open_nursery() as nursery:
             for one in now:
                 nursery.start_soon(act, one)
-        running.outcomes += [_outcome(one, "deferred") for one in later]
+        running.outcomes += [outcome(one, "deferred") for one in later]
 
     async def _act_on(self, one: Candidate, look: Look) -> Pass:
         try:
-            return _outcome(one, "done", evidence=dict(await self._kinds[one.kind].act(one, look)))
+            return outcome(one, "done", evidence=dict(await self._kinds[one.kind].act(one, look)))
         except Skipped as skipped:
-            return _outcome(one, "skipped", error=str(skipped))
+            return outcome(one, "skipped", error=str(skipped))
         except PtydError as error:
-            return _outcome(one, "failed", error=str(error))
+            return outcome(one, "failed", error=str(error))
         except Exception as error:
             log.exception("an act failed", kind=one.kind, subject=one.subject)
-            return _outcome(one, "failed", error=f"internal: {type(error).__name__}")
+            return outcome(one, "failed", error=f"internal: {type(error).__name__}")
 
     def _tell_progress(self, running: _Running) -> None:
         done = len(running.outcomes)
@@ -245,7 +246,7 @@ class Reaper:
     ) -> Pass:
         outcomes = sorted(running.outcomes, key=lambda act: (act["kind"], act["subject"], act["generation"]))
         body = {
-            "counts": _counts(found, outcomes),
+            "counts": counts(found, outcomes),
             "kept": {name: dict(sorted(f.kept.items())) for name, f in found.items()},
             "acts": outcomes[:ACTS_KEPT],
             "errors": dict(errors),
@@ -275,45 +276,3 @@ class Reaper:
         self._events.emit(
             "reaper.pass", **{"pass": recorded["id"], "state": recorded["state"], "counts": counts}
         )
-
-
-def _share_out(due: Sequence[Candidate], acts: int) -> tuple[list[Candidate], list[Candidate]]:
-    """Split what is due into this pass's and the next's; what somebody asked for is always this one's."""
-    asked = [one for one in due if one.basis is Basis.INTENT]
-    others = [one for one in due if one.basis is not Basis.INTENT]
-    room = max(0, acts - len(asked))
-    return asked + others[:room], others[room:]
-
-
-def _outcome(one: Candidate, outcome: str, **more: Any) -> Pass:
-    return {
-        "kind": one.kind,
-        "subject": one.subject,
-        "generation": one.generation,
-        "action": one.action.value,
-        "basis": one.basis.value,
-        "reason": one.reason,
-        "outcome": outcome,
-        **more,
-    }
-
-
-OUTCOMES: Final = ("done", "failed", "skipped", "refused", "deferred", "planned")
-
-
-def _counts(found: Mapping[str, Findings], outcomes: Sequence[Pass]) -> dict[str, int]:
-    return {
-        "seen": sum(findings.inventory for findings in found.values()),
-        "kept": sum(findings.kept.total() for findings in found.values()),
-        "observed": sum(len(findings.observed) for findings in found.values()),
-        **{name: sum(act["outcome"] == name for act in outcomes) for name in OUTCOMES},
-    }
-
-
-def _state(running: _Running, refused: Sequence[str], errors: Mapping[str, str]) -> str:
-    if errors:
-        return "error"
-    if refused:
-        return "refused"
-    left = any(act["outcome"] in ("failed", "deferred") for act in running.outcomes)
-    return "partial" if left else "ok"
