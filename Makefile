@@ -26,8 +26,8 @@ $(STAMP): requirements-dev.lock pyproject.toml
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	touch $@
 
-run: setup ## a shell in a session; without a terminal, the whole journey told line by line
-	@$(BIN)/python -m ptyd.demo
+run: setup ## the host service; without a terminal, its whole story told line by line
+	@$(BIN)/python -m hostsvc.demo
 
 test: lint types cover crash wheel ## every check there is
 
@@ -69,6 +69,7 @@ wheel: setup ## build the wheel, install it in a clean environment and try it
 	build/wheel/venv/bin/python -m pip --disable-pip-version-check --quiet install --no-deps dist/ptyd-*.whl
 	cd build/wheel && venv/bin/python -m pip check
 	cd build/wheel && venv/bin/ptyd --version && venv/bin/ptyd --help >/dev/null
+	cd build/wheel && venv/bin/hostsvc --version && venv/bin/hostsvc --help >/dev/null
 	cd build/wheel && venv/bin/python -c 'import pathlib, ptyd; here = pathlib.Path(ptyd.__file__).parent; assert (here / "py.typed").exists() and "wheel" in str(here), here'
 
 # Run it after a change of the dependencies in pyproject.toml.
@@ -81,4 +82,4 @@ LOCK_FLAGS := --quiet --upgrade --universal --generate-hashes --no-header --anno
 
 clean: ## remove what was built and cached, but not .venv
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
-	find ptyd tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find ptyd hostsvc tests -name __pycache__ -type d -prune -exec rm -rf {} +

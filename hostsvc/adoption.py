@@ -1,4 +1,6 @@
-"""Taking over the living sessions of an index that was lost: only after they were shown, only when asked.
+"""Taking over living sessions that the index does not know: only after they were shown, only when asked.
+
+They are those of an index that was lost; or our own that were started after the backup that we come from.
 
 Owns the change of a session's owner label. Its row is written first: interrupted between the two, the session
 is still the lost index's, nobody touches it, and asking again finishes it.
@@ -9,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from hostsvc.births import Births
 from hostsvc.index import Index
 from hostsvc.live import Live
 from hostsvc.model import OWNER_LABEL, RESERVED_LABELS, WORKSPACE_LABEL, Known, LiveSession, Workspace
@@ -22,15 +25,18 @@ from ptyd.protocol.eventlog import EventLog
 class Adoption:
     """Adopts sessions."""
 
-    def __init__(self, index: Index, live: Live, events: EventLog, *, owner: str, run_id: str) -> None:
+    def __init__(
+        self, index: Index, live: Live, births: Births, events: EventLog, *, owner: str, run_id: str
+    ) -> None:
         self._index = index
         self._live = live
+        self._births = births
         self._events = events
         self._owner = owner
         self._run_id = run_id
 
     async def find(self, owner: str) -> list[LiveSession]:
-        """Return the living sessions of an owner.
+        """Return the living sessions of an owner; of this index's own those that have no row.
 
         Raises:
             PtydError: ptyd_unreachable, when they cannot all be seen.
@@ -38,7 +44,11 @@ class Adoption:
         view = await self._live.view()
         if not isinstance(view, Known):
             raise PtydError(Code.NO_PTYD, getattr(view, "why", "ptyd has no list"))
-        return [live for live in view.value.sessions.values() if live.is_alive and live.owner == owner]
+        found = [live for live in view.value.sessions.values() if live.is_alive and live.owner == owner]
+        if owner != self._owner:
+            return found
+        rows = await self._index.read(sessions.find_keys, [live.key for live in found])
+        return [live for live in found if live.key not in rows and not self._births.is_being_born(live.key)]
 
     async def adopt(self, live: LiveSession, workspace: Workspace) -> None:
         """Take one over: its row first, then its label.
@@ -48,7 +58,7 @@ class Adoption:
         """
         client = self._live.client()
         session = await client.get(live.id)
-        fields = {**_fields(session), "run_id": self._run_id, "instance_id": client.hello["instance_id"]}
+        fields = {**_fields(session), "run_id": self._run_id, "instance_id": self._live.instance()}
         row = await self._index.read(sessions.find, *live.key)
         if row is None and not await self._index.write(sessions.insert_adopted, live, workspace.id, fields):
             raise PtydError(Code.BEING_DELETED, f"workspace {workspace.id} takes no sessions")

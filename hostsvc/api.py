@@ -1,30 +1,30 @@
 """The methods: what each request does, and how its answer looks. One handler a method, found by its type.
 
-Owns no state. What takes long runs in the service's own nursery: a client that leaves stops nothing half way.
+Owns no state. Whoever calls `handle` lets it finish: the server does, whether its client stays or not.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, NoReturn
 
 import trio
 
-from hostsvc import messages, views
-from hostsvc.health import Signs, counts, decide_health
-from hostsvc.live import live_session
-from hostsvc.model import Known, LiveSession, SessionRow, Workspace
+from hostsvc import kinds, messages, views
+from hostsvc.checkup import check_up
+from hostsvc.model import LiveSession, SessionRow, Workspace
 from hostsvc.service import Service
+from hostsvc.shown import Seen, Viewer
 from hostsvc.states import SagaState, WorkspaceState
 from hostsvc.store import passes, sagas, sessions, workspaces
-from ptyd import __version__, client
+from ptyd import __version__
 from ptyd.protocol import limits
 from ptyd.protocol.errors import Code, PtydError
 
-T = TypeVar("T")
 Answer = dict[str, Any]
+LOOK_S: Final = 5.0  # for what ptyd says of one session, beside its row
 
 
 class Api:
@@ -33,6 +33,7 @@ class Api:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._index = service.index
+        self._viewer = Viewer(service.live)
         self._handlers: Mapping[type, Callable[[Any], Awaitable[Answer]]] = {
             messages.Hello: self._hello,
             messages.WorkspaceCreate: self._create_workspace,
@@ -49,7 +50,7 @@ class Api:
             messages.SagaResume: self._resume_saga,
             messages.Reap: self._reap,
             messages.Passes: self._list_passes,
-            messages.Health: self._health,
+            messages.Health: self._check_up,
         }
 
     async def handle(self, request: Any) -> Answer:
@@ -60,29 +61,7 @@ class Api:
         """
         return await self._handlers[type(request)](request)
 
-    async def _to_the_end(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Run `work` whether its client stays or not."""
-        over = trio.Event()
-        done: list[T] = []
-        failed: list[Exception] = []
-
-        async def run() -> None:
-            try:
-                done.append(await work())
-            except Exception as error:  # noqa: BLE001  # it is raised where it is waited for
-                failed.append(error)
-            over.set()
-
-        self._service.nursery.start_soon(run)
-        await over.wait()
-        if failed:
-            raise failed[0]
-        return done[0]
-
-    async def _hello(self, request: messages.Hello) -> Answer:
-        if limits.PROTOCOL not in request.protocols:
-            text = f"protocol {limits.PROTOCOL} is spoken here, none of {request.protocols}"
-            raise PtydError(Code.BAD_REQUEST, text)
+    async def _hello(self, _: messages.Hello) -> Answer:
         return {
             "server": "hostsvc",
             "version": __version__,
@@ -91,7 +70,7 @@ class Api:
             "index_id": self._service.owner,
             "pid": os.getpid(),
             "features": [],
-            "limits": {"max_frame_bytes": limits.MAX_FRAME_BYTES},
+            "limits": kinds.LIMITS,
         }
 
     # -- workspaces --------------------------------------------------------------------------------
@@ -141,11 +120,8 @@ class Api:
         workspace = await self._index.read(workspaces.find, request.id)
         if workspace is None or workspace.deleted_at_ms is not None:
             return await self._delete_what_is_gone(request, workspace)
-        if request.generation is not None and request.generation != workspace.generation:
-            text = (
-                f"generation {request.generation} of {request.id} was destroyed; {workspace.generation} lives"
-            )
-            raise PtydError(Code.DESTROYED, text, generation=workspace.generation)
+        if request.generation not in (None, workspace.generation):
+            self._refuse_generation(request, workspace)
         if self._service.places.is_being_made(workspace):
             raise PtydError(Code.BUSY, f"workspace {workspace.id} is just being made; try again")
         if (
@@ -160,6 +136,13 @@ class Api:
         )
         state = "deleted" if saga.state is SagaState.DONE else "deleting"
         return {"saga": saga.id, "state": state, "warnings": list(saga.warnings)}
+
+    def _refuse_generation(self, request: messages.WorkspaceDelete, workspace: Workspace) -> NoReturn:
+        lives = workspace.generation
+        asked = f"generation {request.generation} of {request.id}"
+        if request.generation is not None and request.generation > lives:
+            raise PtydError(Code.NOT_FOUND, f"{asked} never was; {lives} lives")
+        raise PtydError(Code.DESTROYED, f"{asked} was destroyed; {lives} lives", generation=lives)
 
     async def _delete_what_is_gone(
         self, request: messages.WorkspaceDelete, workspace: Workspace | None
@@ -178,57 +161,58 @@ class Api:
 
     async def _create_session(self, request: messages.SessionCreate) -> Answer:
         workspace = await self._service.places.find(request.workspace)
-        row = await self._to_the_end(
-            lambda: self._service.births.spawn(
-                workspace,
-                argv=request.argv,
-                cwd=request.cwd,
-                name=request.name,
-                labels=request.labels,
-                env={name.decode(errors="surrogateescape"): text for name, text in request.env.items()},
-                rows=request.rows,
-                cols=request.cols,
-                on_leader_exit=request.on_leader_exit,
-            )
+        row = await self._service.births.spawn(
+            workspace,
+            argv=request.argv,
+            cwd=request.cwd,
+            name=request.name,
+            labels=request.labels,
+            env={name.decode(errors="surrogateescape"): text for name, text in request.env.items()},
+            rows=request.rows,
+            cols=request.cols,
+            on_leader_exit=request.on_leader_exit,
         )
         return await self._row_view(row)
 
     async def _row_view(self, row: SessionRow) -> Answer:
         """A row with what ptyd says of it just now."""
+        stored = views.stored_view(row)
         try:
-            with trio.fail_after(5):
+            with trio.fail_after(LOOK_S):
                 live = await self._service.live.client().get(row.id)
         except trio.TooSlowError:
-            return views.row_view(row, None, "ptyd did not answer in time")
+            return views.row_view(stored, None, f"ptyd did not answer within {LOOK_S:g} s")
         except PtydError as error:
-            return views.row_view(row, None, None if error.code is Code.NOT_FOUND else str(error))
+            return views.row_view(stored, None, None if error.code is Code.NOT_FOUND else str(error))
         is_it = live.generation == row.generation
-        return views.row_view(row, live if is_it else None, None)
+        return views.row_view(stored, views.live_view(live) if is_it else None, None)
 
     async def _list_sessions(self, request: messages.SessionList) -> Answer:
         workspace = None
         if request.workspace is not None:
             workspace = (await self._service.places.find(request.workspace)).id
-        live, foreign, unknown = await self._list_live()
-        rows = await self._index.read(sessions.find_all, workspace_id=workspace, status=request.status)
-        shown = [] if workspace or request.status else foreign
+        # Rows first: so a row that says `disposed` is never shown with a view from when it lived.
+        rows = await self._index.read(
+            sessions.find_stored, views.STORED, workspace_id=workspace, status=request.status
+        )
+        seen = await self._viewer.look()
+        foreign = [] if workspace or request.status else self._foreign(seen, rows)
         return {
             "sessions": [
-                views.row_view(row, found := live.get(row.key), None if found else unknown) for row in rows
+                views.row_view(
+                    row, view := seen.view((row["id"], row["generation"])), None if view else seen.unknown
+                )
+                for row in rows
             ],
-            "foreign": [views.foreign_view(one) for one in shown],
+            "foreign": [views.foreign_view(one) for one in foreign],
         }
 
-    async def _list_live(self) -> tuple[dict[tuple[str, int], client.Session], list[LiveSession], str | None]:
-        """Everything that ptyd lists, and why that may not be all."""
-        listing = await self._service.live.listing()
-        if not isinstance(listing, Known):
-            return {}, [], getattr(listing, "why", "ptyd has no list")
-        found = listing.value.sessions
-        foreign = [one for one in map(live_session, found) if one.owner != self._service.owner]
-        unknown = None if listing.value.complete else "ptyd's list is not complete"
-        by_key = {(one.id, one.generation): one for one in found}
-        return by_key, [one for one in foreign if one.is_alive], unknown
+    def _foreign(self, seen: Seen, rows: Sequence[Mapping[str, Any]]) -> list[LiveSession]:
+        """Living sessions of others, and ours without a row, which an older index does not know."""
+        known = {(row["id"], row["generation"]) for row in rows}
+        found = (one.live for one in seen.sessions.values() if one.live.is_alive)
+        others = (live for live in found if live.owner != self._service.owner or live.key not in known)
+        return [live for live in others if not self._service.births.is_being_born(live.key)]
 
     async def _dispose_session(self, request: messages.SessionDispose) -> Answer:
         row = await self._index.read(sessions.find, request.id, request.generation)
@@ -240,14 +224,12 @@ class Api:
 
     async def _dispose_archived(self, request: messages.SessionDispose) -> Answer:
         stone = await self._index.read(workspaces.find_tombstone, "session", request.id)
-        if stone is None:
+        if stone is None or request.generation not in (None, stone["generation"]):
             raise PtydError(Code.NOT_FOUND, f"no session {request.id[:64]}; see: hostsvc session ls")
         return views.archived_view(stone["id"], stone["generation"], stone["created_at_ms"], stone["detail"])
 
     async def _adopt_sessions(self, request: messages.SessionAdopt) -> Answer:
         workspace = await self._service.places.find(request.workspace)
-        if request.owner == self._service.owner:
-            raise PtydError(Code.INVALID_PARAMS, "that owner is this index itself", field="owner")
         found = await self._service.adoption.find(request.owner)
         if not request.dry_run:
             for live in found:
@@ -284,49 +266,12 @@ class Api:
     # -- the reaper --------------------------------------------------------------------------------
 
     async def _reap(self, request: messages.Reap) -> Answer:
-        return await self._to_the_end(
-            lambda: self._service.reaper.run_pass(
-                "manual", kinds=request.kinds, is_dry=request.dry_run, accepted=request.accept
-            )
+        return await self._service.reaper.run_pass(
+            "manual", kinds=request.kinds, is_dry=request.dry_run, accepted=request.accept
         )
 
     async def _list_passes(self, request: messages.Passes) -> Answer:
         return {"passes": await self._index.read(passes.find_last, request.limit)}
 
-    async def _health(self, _: messages.Health) -> Answer:
-        service = self._service
-        trouble = await service.live.trouble()
-        last = await self._index.read(passes.find_last, 1)
-        open_sagas = await self._index.read(sagas.find_open)
-        stuck_sagas = sum(saga.state is SagaState.STUCK for saga in open_sagas)
-        unwanted = await self._index.read(sessions.count_unwanted)
-        status, reasons = decide_health(
-            Signs(
-                index_trouble=self._index.trouble,
-                ptyd_trouble=trouble,
-                last_pass_state=last[0]["state"] if last else None,
-                missed=service.reaper.missed,
-                stuck_sagas=stuck_sagas,
-                stuck_sessions=unwanted[1],
-            )
-        )
-        hello = service.live.hello
-        return {
-            "status": status,
-            "reasons": reasons,
-            "ptyd": {
-                "reachable": trouble is None,
-                **{key: hello.get(key) for key in ("instance_id", "daemon_id", "pid", "version")},
-            },
-            "reaper": {
-                "last": last[0] if last else None,
-                "missed": service.reaper.missed,
-                "running": service.reaper.progress,
-                "interval_s": service.config.reaper_interval_s,
-            },
-            "sagas": {"open": len(open_sagas), "stuck": stuck_sagas},
-            "sessions": counts(await self._index.read(sessions.count_by_status), unwanted),
-            "index": {"id": service.owner, "path": str(service.config.state_dir)},
-            "pid": os.getpid(),
-            "uptime_ms": int((trio.current_time() - service.started_at_s) * 1000),
-        }
+    async def _check_up(self, _: messages.Health) -> Answer:
+        return await check_up(self._service)

@@ -6,10 +6,10 @@ is drained in the background, and the reaper runs in every service there is.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import stat
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,7 +33,7 @@ log = structlog.get_logger()
 
 LOCK = "hostsvc.lock"
 LOG = "hostsvc.log"
-PTYD_WAIT_S = 10.0
+WAIT_FOR_PTYD_S = 10.0
 """How long the start waits for ptyd before it listens without it; a slow one is never killed."""
 EXIT_STOPPED, EXIT_FAILED, EXIT_REFUSED, EXIT_TAKEN = 0, 1, 4, 75
 
@@ -101,7 +101,7 @@ class App:
         async with trio.open_nursery() as outer:
             outer.start_soon(self._heed_signals)
             outer.start_soon(live.run)
-            with trio.move_on_after(PTYD_WAIT_S):
+            with trio.move_on_after(WAIT_FOR_PTYD_S):
                 await live.tried.wait()
             async with trio.open_nursery() as nursery:
                 service = Service(self._config, self._index, owner, live, nursery, wall_ms)
@@ -143,16 +143,21 @@ def serve(config: Config, *, foreground: bool, say: Callable[[str], None] = lamb
         index = open_index(config.state_dir)
     except IndexUnusable as error:
         raise StartRefused(str(error)) from error
+    # All modules live as long as we do; a collection that looks at them too makes long lists twice as slow.
+    gc.freeze()
     try:
         trio.run(App(config, runtime, index, say).run)
     except* PathRefused as refused:
-        raise StartRefused(str(refused.exceptions[0])) from None
+        raise StartRefused(str(_first(refused))) from None
     index.close()
     for fd in locks:
         os.close(fd)
     return EXIT_STOPPED
 
 
-def tell(text: str) -> None:
-    """Talk: one line on stderr."""
-    sys.stderr.write(f"{text}\n")
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the first fault in a group, however deep the nurseries were."""
+    found: BaseException = group
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found

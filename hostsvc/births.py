@@ -17,9 +17,10 @@ from hostsvc.clock import NowMs
 from hostsvc.disposal import Disposal
 from hostsvc.index import Index
 from hostsvc.live import Live
-from hostsvc.model import OWNER_LABEL, WORKSPACE_LABEL, Key, SessionRow, Workspace
+from hostsvc.model import OWNER_LABEL, WORKSPACE_LABEL, Key, LiveSession, SessionRow, Workspace
 from hostsvc.states import SessionStatus
 from hostsvc.store import sessions
+from ptyd import procs
 from ptyd.protocol.errors import Code, PtydError
 from ptyd.protocol.eventlog import EventLog
 
@@ -45,6 +46,7 @@ class Births:
         self._now_ms = now_ms
         self._owner = owner
         self._run_id = run_id
+        self._boot_id = procs.boot_id()
         self._under_way: set[Key] = set()
 
     def is_being_born(self, key: Key) -> bool:
@@ -76,7 +78,7 @@ class Births:
 
         Cancellation: waits for the answer, and ends what nobody will hear of.
         """
-        instance_id = self._live.client().hello["instance_id"]
+        instance_id = self._live.instance()
         key = secrets.token_hex(10), 1
         with self.sheltered(key):
             await self._write_row(key, workspace, instance_id, argv, cwd, name, labels)
@@ -114,6 +116,7 @@ class Births:
             cwd=None if cwd is None else cwd.decode(errors="replace"),
             run_id=self._run_id,
             instance_id=instance_id,
+            boot_id=self._boot_id,
             now_ms=self._now_ms(),
         )
         if not is_taken_in:
@@ -129,17 +132,30 @@ class Births:
             failure = error
         if failure is not None:
             await self._not_spawned(key, failure)
-            raise failure
-        row = await self._index.write(sessions.confirm, live)
+            raise _overtaken(key) if failure.code is Code.FENCED else failure
+        row = await self._confirm(key, live)
         self._events.emit("session.created", key[0], generation=key[1])
         if row is not None and not row.is_unwanted:
             return row
         # Somebody has deleted the workspace meanwhile: it must not be alive afterwards.
         self._under_way.discard(key)
-        await self._disposal.carry_out(key)
-        raise PtydError(
-            Code.BEING_DELETED, f"the workspace of session {key[0]} was deleted while it was started"
-        )
+        try:
+            if row is None:
+                await self._disposal.kill_orphan(key, instance_id=fields["expect_instance"])
+            else:
+                await self._disposal.carry_out(key)
+        except PtydError:
+            pass  # what is written stands: the reaper goes on
+        raise _overtaken(key)
+
+    async def _confirm(self, key: Key, live: LiveSession) -> SessionRow | None:
+        try:
+            return await self._index.write(sessions.confirm, live)
+        except PtydError as error:
+            failure = error
+        # Nobody will be told its id, so nobody could want it. Its row is settled by the reaper.
+        await self._live.kill(key, is_forced=True, instance_id=self._live.instance_id)
+        raise failure
 
     async def _not_spawned(self, key: Key, error: PtydError) -> None:
         if error.code is not Code.NO_PTYD:
@@ -158,3 +174,10 @@ class Births:
             await self._disposal.dispose(key, reason="its spawn was never answered", is_forced=True)
         except PtydError:
             pass  # the intent is written: the reaper goes on
+
+
+def _overtaken(key: Key) -> PtydError:
+    return PtydError(
+        Code.BEING_DELETED,
+        f"the end of session {key[0]} was asked for while it was started: its workspace is being deleted",
+    )

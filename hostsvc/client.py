@@ -5,6 +5,7 @@ Never starts it: a service that decides what is deleted is started by a person o
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Mapping
@@ -39,11 +40,14 @@ def connect(path: str, start: bool, deadline_s: float) -> socket.socket:
 
     Raises:
         Unreachable, Busy: it does not run, or does not accept in time.
+        paths.RuntimeDirError: the directory cannot be trusted.
     """
     try:
         runtime = paths.open_runtime(path, create=False)
     except paths.RuntimeDirError as error:
-        raise Unreachable(f"no host service runs ({error}); start one: hostsvc serve") from error
+        if os.path.lexists(os.path.join(path, paths.SESSIONS)):
+            raise
+        raise Unreachable(f"no host service serves {path}; start one: hostsvc serve") from error
     unix = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     give_up_at = time.monotonic() + deadline_s
     with runtime:

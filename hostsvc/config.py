@@ -5,7 +5,6 @@ Owns the one table of settings; the command line's flags, `hostsvc config show` 
 
 from __future__ import annotations
 
-import math
 import os
 import tomllib
 from collections.abc import Callable, Mapping
@@ -46,7 +45,7 @@ class Found(NamedTuple):
 def _number(least: float, most: float, whole: bool) -> Callable[[str], Any]:
     def read(text: str) -> float:
         value = int(text) if whole else float(text)
-        if not math.isfinite(value) or not least <= value <= most:
+        if not least <= value <= most:  # neither is nan
             raise ValueError
         return value
 
@@ -70,14 +69,16 @@ def _one_of(*words: str) -> Callable[[str], str]:
 
 
 def _home(env: Mapping[str, str], variable: str, *below: str) -> Path:
-    root = env.get(variable) or str(Path(env.get("HOME") or Path.home()).joinpath(*below))
-    return Path(root) / "hostsvc"
+    given = env.get(variable, "")
+    if not os.path.isabs(given):  # a relative one is to be ignored, as the XDG specification has it
+        given = str(Path(env.get("HOME") or Path.home()).joinpath(*below))
+    return Path(given) / "hostsvc"
 
 
 def _number_setting(
     name: str, least: float, most: float, default: float, meaning: str, *, whole: bool = False
 ) -> Setting:
-    bound = f"{least:g} to {most:g}"
+    bound = f"{least:.10g} to {most:.10g}"
     variable = "HOSTSVC_" + name.upper()
     return Setting(name, variable, _number(least, most, whole), lambda _: default, bound, meaning)
 
@@ -172,10 +173,25 @@ def read_config(flags: Mapping[str, str] | None = None, env: Mapping[str, str] |
     """
     env = os.environ if env is None else env
     path = file_path(env)
-    in_file = _read_file(path, is_named=FILE_VARIABLE in env)
+    in_file = _read_file(path, is_named=bool(env.get(FILE_VARIABLE)))
     found = {setting.name: _find(setting, flags or {}, env, in_file, path) for setting in SETTINGS}
     values = {name: one.value for name, one in found.items()}
     return Config(**values, origins={name: one.origin for name, one in found.items()})
+
+
+def find_setting(
+    name: str, flags: Mapping[str, str] | None = None, env: Mapping[str, str] | None = None
+) -> Found:
+    """Read one setting by itself: a command that only connects need not mind the others.
+
+    Raises:
+        ConfigError: it is out of its bound, or the file cannot be read.
+    """
+    env = os.environ if env is None else env
+    path = file_path(env)
+    in_file = _read_file(path, is_named=bool(env.get(FILE_VARIABLE)))
+    (setting,) = (setting for setting in SETTINGS if setting.name == name)
+    return _find(setting, flags or {}, env, in_file, path)
 
 
 def _find(
@@ -191,7 +207,10 @@ def _find(
         return _read(setting, env[setting.variable], f"environment {setting.variable}")
     if setting.name in in_file:
         return _read(setting, str(in_file[setting.name]), f"file {path}")
-    return Found(setting.default(env), "default")
+    try:
+        return Found(setting.default(env), "default")
+    except paths.RuntimeDirError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _read(setting: Setting, text: str, origin: str) -> Found:
@@ -211,7 +230,7 @@ def _read_file(path: Path, is_named: bool) -> Mapping[str, Any]:
         if is_named:
             raise ConfigError(f"{path} ({FILE_VARIABLE}) does not exist") from None
         return {}
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:  # no TOML, or no text at all
         raise ConfigError(f"{path} cannot be read: {error}") from error
     known = {setting.name for setting in SETTINGS}
     if unknown := sorted(found.keys() - known):

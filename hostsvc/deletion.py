@@ -22,7 +22,7 @@ from hostsvc.index import Index
 from hostsvc.model import Saga, Workspace
 from hostsvc.policy import next_retry
 from hostsvc.saga import OnFailure, Step
-from hostsvc.states import SagaState, WorkspaceState
+from hostsvc.states import SagaState
 from hostsvc.store import sagas, sessions, workspaces
 from hostsvc.teardown import Teardown
 from hostsvc.tree import PathRefused
@@ -235,9 +235,8 @@ class Deletion:
         """A plain folder goes to the trash as it is: nothing in it is lost before the trash is purged."""
 
     async def _seal(self, job: Job) -> None:
-        if job.workspace.state is not WorkspaceState.DELETED:
-            await self._index.write(sagas.seal, job.saga, job.workspace, self._now_ms())
-            self._events.emit("workspace.deleting", job.workspace.id, saga=job.saga.id)
+        await self._index.write(sagas.seal, job.saga, job.workspace, self._now_ms())
+        self._events.emit("workspace.deleting", job.workspace.id, saga=job.saga.id)
 
     async def _tear_down(self, job: Job) -> Mapping[str, Any] | None:
         command = job.workspace.teardown

@@ -42,6 +42,8 @@ class Follower:
                             await self._ended(event.id)
             except PtydError as error:
                 log.debug("ptyd is not followed", error=str(error))
+            except Exception:
+                log.exception("following ptyd failed")  # no more than a convenience: it ends nothing
             await trio.sleep(RETRY_S)
 
     async def _ended(self, id_: str) -> None:

@@ -74,17 +74,15 @@ class Index:
         close_database(self._db, self._directory)
 
     async def _run(self, work: Callable[[], T]) -> T:
-        def translated() -> T:
-            try:
-                return work()
-            except sqlite3.OperationalError as error:
-                raise _failure(error, self._path) from error
-            except sqlite3.DatabaseError as error:
-                if isinstance(error, sqlite3.IntegrityError):
-                    raise  # a rule of the schema stopped a mistake of ours: that is a fault, not bad luck
-                raise _failure(error, self._path) from error
+        return await trio.to_thread.run_sync(self._translated, work, limiter=self._limiter)
 
-        return await trio.to_thread.run_sync(translated, limiter=self._limiter)
+    def _translated(self, work: Callable[[], T]) -> T:
+        try:
+            return work()
+        except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
+            raise  # a rule of the schema stopped a mistake of ours: that is a fault, not bad luck
+        except sqlite3.DatabaseError as error:
+            raise _failure(error, self._path) from error
 
     def _check_file(self) -> None:
         """What is written to a deleted file is lost with us, however often SQLite says yes."""
@@ -108,8 +106,9 @@ def open_index(directory: Path) -> Index:
 
 
 def _failure(error: sqlite3.Error, path: Path) -> PtydError:
-    if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)  # the module has errors of its own
+    if code == sqlite3.SQLITE_FULL:
         return PtydError(Code.NO_SPACE, f"the disk of {path} is full; nothing was written")
-    if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+    if code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return PtydError(Code.BUSY, f"somebody else holds {path}; nothing was written, try again")
     return PtydError(Code.INDEX_FAILED, f"{path}: {error}; nothing was written (see: hostsvc db check)")

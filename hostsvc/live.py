@@ -7,6 +7,7 @@ nothing": every answer is either ptyd's own or an Unknown that says why.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import NoneType
 from typing import Any, Final
 
 import attrs
@@ -15,6 +16,7 @@ import trio
 from hostsvc.model import OWNER_LABEL, WORKSPACE_LABEL, Fact, Key, Known, LiveSession, LiveView, Unknown
 from ptyd.client import Client, Exit, Listing, PtydError, Session, open_client
 from ptyd.protocol.errors import Code
+from ptyd.protocol.results import PROOFS
 
 LIST_DEADLINE_S: Final = 10.0
 KILL_DEADLINE_S: Final = 30.0
@@ -23,8 +25,29 @@ SPAWN_DEADLINE_S: Final = 20.0
 RECONNECT_DEADLINE_S: Final = 5.0
 FIRST_RETRY_S: Final = 0.1
 LONGEST_RETRY_S: Final = 5.0
-NO_ANSWER: Final = frozenset({Code.UNREACHABLE, Code.MAYBE_APPLIED, Code.TIMEOUT, Code.STOPPING, Code.BUSY})
+NO_ANSWER: Final = frozenset(
+    {
+        Code.UNREACHABLE,
+        Code.MAYBE_APPLIED,
+        Code.TIMEOUT,
+        Code.STOPPING,
+        Code.BUSY,
+        Code.INTERNAL,
+        Code.PROTOCOL_VIOLATION,
+    }
+)
 """After these nobody knows whether it was done."""
+_NUMBERS: Final = ("ended_at_ms", "shim_pid", "shim_start", "pid", "pid_start")
+_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
+    "id": (str,),
+    "generation": (int,),
+    "state": (str,),
+    "labels": (dict,),
+    "created_at_ms": (int,),
+    "boot_id": (str, NoneType),
+    **dict.fromkeys(_NUMBERS, (int, NoneType)),
+}
+"""What decisions and rows rest on: a ptyd that gets one of these wrong is not believed at all."""
 
 
 @attrs.frozen
@@ -86,11 +109,24 @@ class Live:
     @property
     def instance_id(self) -> str | None:
         """The instance that was last spoken to; None when none ever was."""
-        return None if self._client is None else str(self._client.hello["instance_id"])
+        told = self.hello.get("instance_id")
+        return told if isinstance(told, str) else None
 
     @property
     def hello(self) -> Mapping[str, Any]:
-        return {} if self._client is None else self._client.hello
+        told = None if self._client is None else self._client.hello
+        return told if isinstance(told, dict) else {}
+
+    def instance(self) -> str:
+        """The instance that is spoken to.
+
+        Raises:
+            PtydError: ptyd_unreachable.
+        """
+        self.client()
+        if self.instance_id is None:
+            raise PtydError(Code.NO_PTYD, "ptyd did not say which instance it is; see: ptyd doctor")
+        return self.instance_id
 
     def client(self) -> Client:
         """The client.
@@ -108,7 +144,7 @@ class Live:
         """Return what ptyd lists, complete or not."""
         try:
             with trio.fail_after(LIST_DEADLINE_S):
-                return Known(await self.client().list())
+                return Known(believed(await self.client().list()))
         except trio.TooSlowError:
             return Unknown(f"ptyd did not list within {LIST_DEADLINE_S:g} s")
         except PtydError as error:
@@ -140,7 +176,7 @@ class Live:
         """Look at one; not_found is Unknown here, because one answer is no complete list."""
         try:
             with trio.fail_after(LIST_DEADLINE_S):
-                return Known(live_session(await self.client().get(id_)))
+                return Known(live_session(_sound(await self.client().get(id_))))
         except trio.TooSlowError:
             return Unknown(f"ptyd did not answer within {LIST_DEADLINE_S:g} s")
         except PtydError as error:
@@ -157,7 +193,7 @@ class Live:
         """
         try:
             with trio.fail_after(SPAWN_DEADLINE_S):
-                spawned = await self.client().spawn(argv, id=key[0], generation=key[1], **fields)
+                spawned = _sound(await self.client().spawn(argv, id=key[0], generation=key[1], **fields))
         except trio.TooSlowError:
             text = f"ptyd did not answer the spawn within {SPAWN_DEADLINE_S:g} s"
             raise PtydError(Code.NO_PTYD, text) from None
@@ -179,9 +215,31 @@ class Live:
             if error.code is Code.NOT_FOUND:
                 return NotThere()
             return Unproven(_unreachable(error) if error.code in NO_ANSWER else error)
-        if killed.proof is None:
+        if killed.proof not in PROOFS:
             return Unproven(PtydError(Code.KILL_UNCONFIRMED, "ptyd answered without a proof"))
         return Proven({"proof": killed.proof, "outcome": killed.outcome, "by": "ptyd"}, exit_map(killed.exit))
+
+
+def believed(listing: Listing) -> Listing:
+    """Return a list that makes sense; what does not is no list.
+
+    Raises:
+        PtydError: protocol_violation.
+    """
+    heads: list[tuple[object, type]] = [(listing.instance_id, str), (listing.complete, bool)]
+    if not all(isinstance(value, kind) for value, kind in heads):
+        raise PtydError(Code.PROTOCOL_VIOLATION, "ptyd's list does not say whose, or whether all, it is")
+    for session in listing.sessions:
+        _sound(session)
+    return listing
+
+
+def _sound(session: Session) -> Session:
+    odd = [name for name, types in _TYPES.items() if not isinstance(getattr(session, name), types)]
+    if odd or session.proof not in (None, *PROOFS):
+        text = f"what ptyd says of session {session.id!a} makes no sense ({', '.join(odd) or 'proof'})"
+        raise PtydError(Code.PROTOCOL_VIOLATION, text)
+    return session
 
 
 def live_session(session: Session) -> LiveSession:

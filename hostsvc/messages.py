@@ -12,13 +12,12 @@ from typing import Final, TypeVar
 import attrs
 
 from hostsvc import shapes
-from hostsvc.model import RESERVED_LABELS
+from hostsvc.kinds import COMMAND, LISTED, OWN_LABELS, TEXT
 from hostsvc.states import SessionStatus
 from ptyd.protocol import limits
 from ptyd.protocol.errors import Code
-from ptyd.protocol.fields import Kind, Refusal, spec
+from ptyd.protocol.fields import spec
 from ptyd.protocol.kinds import (
-    ANY_STRING,
     ARGV,
     BOOL,
     CWD,
@@ -33,7 +32,6 @@ from ptyd.protocol.kinds import (
     TOKEN,
     array,
     choice,
-    integer,
 )
 from ptyd.protocol.messages import EventsSubscribe as EventsSubscribe
 from ptyd.protocol.messages import Hello as Hello
@@ -49,24 +47,16 @@ RESULTS: Final[dict[str, type]] = {
 ERRORS: Final[dict[str, tuple[Code, ...]]] = {"hello": (), "events.subscribe": ()}
 KINDS: Final = ("sagas", "rows", "sessions", "trash")
 """What the reaper looks for, in the order in which it does."""
-MAX_PASSES: Final = 1000
-
-
-def _parse_own_labels(value: object) -> dict[str, str]:
-    labels: dict[str, str] = LABELS.parse(value)
-    for key in labels:
-        if key.startswith(RESERVED_LABELS):
-            raise Refusal(f"expected no label that begins with {RESERVED_LABELS}", key)
-    if len(labels) > limits.MAX_LABELS - 2:
-        raise Refusal(f"expected at most {limits.MAX_LABELS - 2} labels, got {len(labels)}")
-    return labels
-
-
-OWN_LABELS: Final = Kind(
-    "{str: str}", f"at most {limits.MAX_LABELS - 2} labels, none beginning with `hostsvc.`", _parse_own_labels
+_TEARDOWN: Final = (
+    Code.PROGRAM_NOT_FOUND,
+    Code.PROGRAM_NOT_EXECUTABLE,
+    Code.CWD_UNAVAILABLE,
+    Code.SPAWN_FAILED,
+    Code.TIMEOUT,
+    Code.KILL_UNCONFIRMED,
+    Code.NO_PTYD,
 )
-_COMMAND: Final = array(ANY_STRING, 1, 64, "1..64 strings")
-_LIMIT: Final = integer(1, MAX_PASSES)
+"""Why a deletion was undone before its point of no return, besides work at risk."""
 _WHICH: Final = "which workspace"
 _WHICH_GENERATION: Final = "refuse if it is another by now"
 
@@ -102,13 +92,13 @@ class WorkspaceCreate:
         default=None, metadata=spec(NAME, "another way to refer to it; names the folder", "the id")
     )
     path: str | None = attrs.field(
-        default=None, metadata=spec(ANY_STRING, "adopt this folder; it is never removed", "make one")
+        default=None, metadata=spec(TEXT, "adopt this folder; it is never removed", "make one")
     )
     labels: dict[str, str] = attrs.field(
         factory=dict, metadata=spec(OWN_LABELS, "for selecting it", "no labels")
     )
     teardown: list[str] | None = attrs.field(
-        default=None, metadata=spec(_COMMAND, "a command to run in it before it is deleted", "nothing")
+        default=None, metadata=spec(COMMAND, "a command to run in it before it is deleted", "nothing")
     )
     is_protected: bool = attrs.field(default=False, metadata=spec(BOOL, "refuse to delete it"))
 
@@ -154,9 +144,9 @@ class WorkspaceUpdate:
     shapes.WorkspaceDeleteResult,
     Code.PROTECTED,
     Code.AT_RISK,
+    Code.NOT_FOUND,
     Code.DESTROYED,
-    Code.SPAWN_FAILED,
-    Code.TIMEOUT,
+    *_TEARDOWN,
 )
 @attrs.frozen(kw_only=True)
 class WorkspaceDelete:
@@ -184,6 +174,7 @@ class WorkspaceDelete:
     Code.PROGRAM_NOT_EXECUTABLE,
     Code.CWD_UNAVAILABLE,
     Code.SPAWN_FAILED,
+    Code.WRONG_INSTANCE,
     Code.TOO_MANY_SESSIONS,
     Code.NO_PTYD,
 )
@@ -254,7 +245,7 @@ class SessionDispose:
 )
 @attrs.frozen(kw_only=True)
 class SessionAdopt:
-    """Take over the living sessions of an index that was lost."""
+    """Take over living sessions that have no row: those of an index that was lost, or of a newer one."""
 
     owner: str = attrs.field(metadata=spec(TOKEN, "the id of that index, as `foreign` shows it"))
     workspace: str = attrs.field(metadata=spec(ID_OR_NAME, "the workspace that they shall belong to"))
@@ -266,7 +257,7 @@ class SessionAdopt:
 class SagaList:
     """List deletions."""
 
-    limit: int = attrs.field(default=20, metadata=spec(_LIMIT, "how many at most"))
+    limit: int = attrs.field(default=20, metadata=spec(LISTED, "how many at most"))
 
 
 @_method("saga.get", shapes.SagaGetResult, Code.NOT_FOUND)
@@ -277,7 +268,14 @@ class SagaGet:
     id: str = attrs.field(metadata=spec(SESSION_ID, "which"))
 
 
-@_method("saga.resume", shapes.Saga, Code.NOT_FOUND, Code.STILL_RUNNING, Code.AT_RISK)
+@_method(
+    "saga.resume",
+    shapes.Saga,
+    Code.NOT_FOUND,
+    Code.STILL_RUNNING,
+    Code.AT_RISK,
+    *_TEARDOWN,
+)
 @attrs.frozen(kw_only=True)
 class SagaResume:
     """Carry a deletion on at once, whenever it would be due."""
@@ -307,7 +305,7 @@ class Reap:
 class Passes:
     """List passes of the reaper."""
 
-    limit: int = attrs.field(default=20, metadata=spec(_LIMIT, "how many at most"))
+    limit: int = attrs.field(default=20, metadata=spec(LISTED, "how many at most"))
 
 
 @_method("health", shapes.HealthResult)
@@ -316,25 +314,5 @@ class Health:
     """Tell whether somebody should look."""
 
 
-EVENT_TYPES: Final[dict[str, str]] = {
-    "workspace.created": "its folder is there",
-    "workspace.updated": "its name, labels or protection have changed",
-    "workspace.deleting": "its deletion is sealed: it takes nothing new",
-    "workspace.deleted": "it is gone; `left` sessions are still to be proven dead",
-    "workspace.deletion_undone": "its deletion was undone before the point of no return",
-    "saga.step": "a deletion has begun a step",
-    "saga.stuck": "a deletion has failed so often that a person should look",
-    "session.created": "its program runs",
-    "session.dispose_requested": "its end was asked for",
-    "session.disposed": "it was to end, and its death is proven",
-    "session.exited": "it ended by itself, with proof",
-    "session.lost": "it is gone, and how it ended was not recorded",
-    "session.failed": "it never ran",
-    "session.stuck": "its kill has failed so often that a person should look",
-    "session.orphan_killed": "a living one without a row that wants it was ended",
-    "session.adopted": "it was taken over from a lost index",
-    "reaper.progress": "a pass is under way: `done` of `total`",
-    "reaper.pass": "a pass found or did something new",
-    "service.ready": "requests are served",
-    "service.stopping": "every connection will be closed",
-}
+LONG_ANSWERS: Final = (WorkspaceList, SessionList, SagaList, Passes)
+"""Of these a connection gets one after the other: whoever does not read costs the memory of one."""

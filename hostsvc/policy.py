@@ -204,6 +204,8 @@ def _decide_unlisted(
     limits: Limits,
 ) -> Decision:
     if row.status is SessionStatus.SPAWNING and is_same_instance:
+        if not is_due(row.next_attempt_at_ms, now_ms):
+            return Keep("its next attempt is not due yet")
         return Act(Action.FENCE, Basis.ROW, "a crash came before its spawn was answered, and it is not there")
     if not isinstance(death, Known):
         why = death.why if isinstance(death, Unknown) else "its processes may be alive"

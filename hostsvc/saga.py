@@ -94,12 +94,14 @@ def plan_delete(
         Step.DISPOSE: tuple(sorted(row.id for row in sessions if not row.is_ended)),
         Step.FOLDER: (workspace.path,) if workspace.is_ours else (),
     }
-    idle = {Step.TEARDOWN, Step.DISPOSE, Step.FOLDER}
     return tuple(
         Planned(step=step, text=_text(step, workspace), subjects=subjects.get(step, ()))
         for step in STEPS
-        if step not in done and (step not in idle or subjects[step] or step is Step.FOLDER)
+        if step not in done and (step not in _MAY_BE_IDLE or subjects[step])
     )
+
+
+_MAY_BE_IDLE: Final = frozenset({Step.TEARDOWN, Step.DISPOSE})
 
 
 def _text(step: Step, workspace: Workspace) -> str:

@@ -66,7 +66,7 @@ class Service:
             run_id=self.run_id,
         )
         self.follower = Follower(index, live, self.disposal)
-        self.adoption = Adoption(index, live, self.events, owner=owner, run_id=self.run_id)
+        self.adoption = Adoption(index, live, self.births, self.events, owner=owner, run_id=self.run_id)
         limits = Limits(age_floor_ms=int(config.age_floor_s * 1000))
         self.reaper = Reaper(
             [

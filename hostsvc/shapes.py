@@ -111,12 +111,12 @@ class SessionRow:
 
 @attrs.frozen(kw_only=True)
 class Foreign:
-    """A living session in ptyd that is not this index's. It is left alone."""
+    """A living session in ptyd that has no row."""
 
     id: str = attrs.field(metadata=spec(SESSION_ID, "its id"))
     generation: int = attrs.field(metadata=spec(GENERATION, "its generation"))
     state: str = attrs.field(metadata=spec(ANY_STRING, "its state in ptyd"))
-    owner: str | None = attrs.field(default=None, metadata=spec(ANY_STRING, "another index's id, or nil"))
+    owner: str | None = attrs.field(default=None, metadata=spec(ANY_STRING, "an index's id, or nil"))
 
 
 @attrs.frozen(kw_only=True)
@@ -126,7 +126,7 @@ class Saga:
     id: str = attrs.field(metadata=spec(SESSION_ID, "names it"))
     workspace_id: str = attrs.field(metadata=spec(SESSION_ID, "what is deleted"))
     generation: int = attrs.field(metadata=spec(GENERATION, "which generation of it"))
-    state: str = attrs.field(metadata=spec(choice(*SagaState), "see Deleting a workspace"))
+    state: str = attrs.field(metadata=spec(choice(*SagaState), "see Sagas"))
     attempts: int = attrs.field(metadata=spec(COUNT, "how often a step after the point of no return failed"))
     next_attempt_at_ms: int | None = attrs.field(default=None, metadata=spec(COUNT, "when it goes on"))
     last_error: str | None = attrs.field(default=None, metadata=spec(ANY_STRING, "of the last attempt"))
@@ -205,7 +205,7 @@ class SessionListResult:
 
     sessions: list[SessionRow] = attrs.field(metadata=spec(array(ROW), "those that matched"))
     foreign: list[Foreign] = attrs.field(
-        metadata=spec(array(FOREIGN), "living ones of others; only without a filter")
+        metadata=spec(array(FOREIGN), "living ones that have no row; only without a filter")
     )
 
 

@@ -2,9 +2,9 @@
 
 Owns every change to the file system below the base directory. Everything is looked up relative to an open
 directory, without following links, and device and inode are checked just before acting; what does not
-match is left alone. Never crosses to another device.
+match is left alone. Never crosses to another mount, not even to one of the same device.
 
-Source: openat(2) and O_NOFOLLOW, renameat(2), unlinkat(2)
+Source: openat(2) and O_NOFOLLOW, renameat(2), unlinkat(2), proc(5) fdinfo
 """
 
 from __future__ import annotations
@@ -23,7 +23,11 @@ FOLDER_PATTERN: Final = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}"
 SIBLING_SUFFIXES: Final = (".cred.sh", "-artifacts")
 """What stands beside a workspace's folder: no folder may be called so."""
 
+_PLACE: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC  # needs no right to list it
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+LONGEST_PATH_BYTES: Final = 4095  # PATH_MAX without its NUL
 
 
 class PathRefused(Exception):
@@ -74,22 +78,33 @@ def identify(path: str) -> Identity:
     Raises:
         PathRefused: it is relative, not plain, missing, not a directory, or goes through a link.
     """
-    if not path.startswith("/") or os.path.normpath(path) != path or path == "/":
+    if not _is_plain(path):
         raise PathRefused(f"{path[:256]!a} is no plain absolute path below /")
-    if "\0" in path or len(os.fsencode(path)) > 4095:
-        raise PathRefused("the path is longer than a path can be")
-    fd = os.open("/", _DIRECTORY)
+    fd = os.open("/", _PLACE)
     try:
         for part in path.strip("/").split("/"):
-            inner = os.open(part, _DIRECTORY, dir_fd=fd)
+            inner = os.open(part, _PLACE, dir_fd=fd)
             os.close(fd)
             fd = inner
         return _identity(os.fstat(fd))
     except OSError as error:
         why = "a link is on the way" if error.errno in (errno.ELOOP, errno.ENOTDIR) else error.strerror
-        raise PathRefused(f"{path}: {why}; give the real path of a directory") from error
+        raise PathRefused(f"{path[:256]!a}: {why}; give the real path of a directory") from error
     finally:
         os.close(fd)
+
+
+def _is_plain(path: str) -> bool:
+    """Tell whether a path has one spelling only: two would be two owners of one folder."""
+    # normpath keeps two leading slashes, as POSIX allows.
+    return (
+        path.startswith("/")
+        and not path.startswith("//")
+        and path != "/"
+        and path.isprintable()
+        and os.path.normpath(path) == path
+        and len(os.fsencode(path)) <= LONGEST_PATH_BYTES
+    )
 
 
 def make_folder(base_fd: int, name: str) -> Identity:
@@ -117,9 +132,10 @@ def move_to_trash(base_fd: int, name: str, trash_name: str, expected: Identity) 
         PathRefused: it is not the directory that it was, or cannot be moved.
     """
     check_folder_name(name)
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(TRASH, 0o700, dir_fd=base_fd)
+    check_folder_name(trash_name)
     try:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(TRASH, 0o700, dir_fd=base_fd)
         with _opened(base_fd, TRASH) as trash_fd:
             if _exists(trash_fd, trash_name):
                 return True  # an earlier attempt did it, and was killed before it could say so
@@ -142,52 +158,55 @@ def purge(base_fd: int, trash_name: str, expected: Identity) -> bool:
     Raises:
         PathRefused: it is not what was put there, or part of it cannot be removed.
     """
+    check_folder_name(trash_name)
     try:
         with _opened(base_fd, TRASH) as trash_fd:
-            with _opened(trash_fd, trash_name) as fd:
-                _check(os.fstat(fd), expected, trash_name)
-                _empty(fd, expected.device)
-            os.rmdir(trash_name, dir_fd=trash_fd)
+            if not _exists(trash_fd, trash_name):
+                return False
+            _remove_folder(trash_fd, trash_name, expected, _mount(trash_fd))
             return True
-    except FileNotFoundError:
-        return False
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and not _exists(base_fd, TRASH):
+            return False
         raise PathRefused(f"cannot purge {trash_name}: {error.strerror}") from error
 
 
-def _empty(dir_fd: int, device: int) -> None:
-    """Remove everything in a directory, staying on its device."""
-    with os.scandir(dir_fd) as entries:
-        names = [entry.name for entry in entries]
-    for name in names:
-        found = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
-        if found.st_dev != device:
-            raise OSError(errno.EXDEV, f"{name} is on another device")
-        if not stat.S_ISDIR(found.st_mode):
-            os.unlink(name, dir_fd=dir_fd)
-            continue
-        _make_listable(dir_fd, name, found)
-        with _opened(dir_fd, name) as fd:
-            _check(os.fstat(fd), _identity(found), name)
-            _empty(fd, device)
-        os.rmdir(name, dir_fd=dir_fd)
+def _remove_folder(dir_fd: int, name: str, expected: Identity, mount: bytes) -> None:
+    """Remove a directory with everything in it, if it is the expected one and of that mount."""
+    with _opened(dir_fd, name, _PLACE) as fd:
+        _check(os.fstat(fd), expected, name)
+        if _mount(fd) != mount:
+            raise OSError(errno.EXDEV, f"something is mounted at {name}")
+        _make_listable(fd)
+    with _opened(dir_fd, name) as fd:
+        _check(os.fstat(fd), expected, name)
+        with os.scandir(fd) as entries:
+            inner = [entry.name for entry in entries]
+        for one in inner:
+            found = os.stat(one, dir_fd=fd, follow_symlinks=False)
+            if stat.S_ISDIR(found.st_mode):
+                _remove_folder(fd, one, _identity(found), mount)
+            else:
+                os.unlink(one, dir_fd=fd)
+    os.rmdir(name, dir_fd=dir_fd)
 
 
-def _make_listable(dir_fd: int, name: str, found: os.stat_result) -> None:
+def _mount(fd: int) -> bytes:
+    """Return the id of the mount that a descriptor is on: a bind mount has its target's device."""
+    with open(f"/proc/self/fdinfo/{fd}", "rb") as file:
+        return next(line for line in file if line.startswith(b"mnt_id:"))
+
+
+def _make_listable(fd: int) -> None:
     """A read-only directory of ours (a module cache, say) is to go as well."""
-    if stat.S_IMODE(found.st_mode) & 0o700 == 0o700:
-        return
-    # chmod has no way not to follow links here, so it goes through a descriptor that is no link.
-    fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd)
-    try:
-        os.chmod(f"/proc/self/fd/{fd}", stat.S_IMODE(found.st_mode) | 0o700)
-    finally:
-        os.close(fd)
+    mode = stat.S_IMODE(os.fstat(fd).st_mode)
+    if mode & 0o700 != 0o700:
+        os.chmod(f"/proc/self/fd/{fd}", mode | 0o700)  # fchmod(2) takes no O_PATH descriptor
 
 
 @contextlib.contextmanager
-def _opened(dir_fd: int, name: str) -> Iterator[int]:
-    fd = os.open(name, _DIRECTORY, dir_fd=dir_fd)
+def _opened(dir_fd: int, name: str, flags: int = _DIRECTORY) -> Iterator[int]:
+    fd = os.open(name, flags, dir_fd=dir_fd)
     try:
         yield fd
     finally:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
+import attrs
+
+from hostsvc import shapes
 from hostsvc.model import LiveSession, Saga, SessionRow, Workspace
 from hostsvc.saga import Planned
 from ptyd.client import Session
@@ -27,8 +30,8 @@ def workspace_view(workspace: Workspace, sessions: int) -> dict[str, Any]:
     }
 
 
-def row_view(row: SessionRow, live: Session | None, unknown: str | None) -> dict[str, Any]:
-    """A row with ptyd's view of its session, or why there is none."""
+def stored_view(row: SessionRow) -> dict[str, Any]:
+    """What `STORED` has of a row; `hostsvc.store.sessions.find_stored` gives the same of many."""
     return {
         "id": row.id,
         "generation": row.generation,
@@ -48,22 +51,27 @@ def row_view(row: SessionRow, live: Session | None, unknown: str | None) -> dict
         "stuck_at_ms": row.stuck_at_ms,
         "kill_evidence": row.kill_evidence,
         "exit": row.exit,
-        "live": None if live is None else live_view(live),
-        "live_unknown": unknown,
     }
 
 
+STORED: Final = tuple(field.name for field in attrs.fields(shapes.SessionRow) if "live" not in field.name)
+"""What a row's shape has from the index; its columns are called the same."""
+
+
+def row_view(
+    stored: Mapping[str, Any], live: Mapping[str, Any] | None, unknown: str | None
+) -> dict[str, Any]:
+    """A row with ptyd's view of its session, or why there is none."""
+    return {**stored, "live": live, "live_unknown": unknown}
+
+
 def live_view(session: Session) -> dict[str, Any]:
-    """What ptyd says of a session, without what it costs much to carry."""
+    """What ptyd says of a session: all that does not change without an event of ptyd's (see `shown`)."""
     return {
         "state": session.state,
         "pid": session.pid,
         "attached": session.attached,
-        "rows": session.rows,
-        "cols": session.cols,
         "cwd": session.cwd,
-        "output_offset": session.output_offset,
-        "last_output_age_ms": session.last_output_age_ms,
         "proof": session.proof,
     }
 

@@ -61,6 +61,8 @@ class Workspaces:
             PtydError: destroyed, not_found. Looking creates nothing.
         """
         found = await self._index.read(workspaces.find, ref)
+        if found is None:
+            found = await self._index.read(workspaces.find_deleted, ref)
         if found is not None and found.deleted_at_ms is None and generation in (None, found.generation):
             return found
         stone = await self._index.read(workspaces.find_tombstone, "workspace", ref)
@@ -158,13 +160,20 @@ class Workspaces:
         Raises:
             PtydError: path_refused, and the row is taken back.
         """
-        identity = await self._folder(workspace)
+        self._under_way.add(workspace.id)
+        try:
+            identity = await self._folder(workspace)
+            await self._enter(workspace, identity)
+        finally:
+            self._under_way.discard(workspace.id)
+        self._events.emit("workspace.created", workspace.id, generation=workspace.generation)
+        return await self.find(workspace.id)
+
+    async def _enter(self, workspace: Workspace, identity: Identity | PathRefused) -> None:
         if isinstance(identity, PathRefused):
             await self._index.write(workspaces.abandon, workspace, str(identity), self._now_ms())
             raise PtydError(Code.PATH_REFUSED, str(identity)) from identity
         await self._index.write(workspaces.activate, workspace, *identity)
-        self._events.emit("workspace.created", workspace.id, generation=workspace.generation)
-        return await self.find(workspace.id)
 
     async def _folder(self, workspace: Workspace) -> Identity | PathRefused:
         try:

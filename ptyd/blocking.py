@@ -81,6 +81,8 @@ class BlockingClient:
         self._answers: dict[int, Answer] = {}
         self._notifications: deque[tuple[str, Params]] = deque()
         self.hello: Params = {}
+        self.heed: Callable[[str, Params], None] | None = None
+        """Told of each notification as it comes, also while an answer is waited for; else they are kept."""
 
     @classmethod
     def connect(
@@ -310,7 +312,10 @@ class BlockingClient:
             if isinstance(event, NotificationReceived):
                 if event.method == "error" and event.params.get("code") == Code.STOPPING:
                     self._was_stopped = True  # on purpose: not to be started again from here
-                self._notifications.append((event.method, event.params))
+                if self.heed is not None:
+                    self.heed(event.method, event.params)
+                else:
+                    self._notifications.append((event.method, event.params))
             else:
                 self._answers[event.msgid] = event.result if event.error is None else event.error
 

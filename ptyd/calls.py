@@ -86,3 +86,5 @@ def launch_errors() -> Iterator[None]:
         raise PtydError(Code.BUSY, str(error)) from error
     except (Unreachable, RuntimeDirError) as error:
         raise PtydError(Code.UNREACHABLE, str(error)) from error
+    except OSError as error:  # no descriptor or no memory is left for it
+        raise PtydError(Code.UNREACHABLE, f"cannot connect to a daemon: {error.strerror}") from error

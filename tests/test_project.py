@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 import ptyd
+from hostsvc.config import SETTINGS
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGE = ROOT / "ptyd"
-MODULES = sorted(PACKAGE.rglob("*.py"))
+PACKAGES = [ROOT / "ptyd", ROOT / "hostsvc"]
+MODULES = sorted(path for package in PACKAGES for path in package.rglob("*.py"))
 LOCKS = ("requirements.lock", "requirements-dev.lock")
 MOST_LINES = 300
 # A module that is longer and for one topic all the same: its path, and why it stays whole.
@@ -27,6 +28,7 @@ LONG_MODULES = {
     "ptyd/attach/frontend.py": "one loop over one terminal; keys, screen, replay and modes are their own",
     "ptyd/blocking.py": "one client over one socket; connecting and the rules of calls are elsewhere",
     "ptyd/client/core.py": "one method of the client for each of the wire",
+    "hostsvc/messages.py": "one class a method: a table in all but name",
 }
 # Folders of tests that are about no single package.
 TOPICS = {"support", "crash", "e2e", "bench"}
@@ -43,7 +45,7 @@ def test_the_version_stands_in_one_place() -> None:
     assert project()["dynamic"] == ["version"]
     quoted = re.compile(rf"""["']{re.escape(ptyd.__version__)}["']""")
     places = [path for path in MODULES if quoted.search(path.read_text())]
-    assert places == [PACKAGE / "__init__.py"]
+    assert places == [ROOT / "ptyd" / "__init__.py"]
 
 
 def test_the_changelog_has_this_version_on_top() -> None:
@@ -101,14 +103,15 @@ def test_make_help_lists_every_target() -> None:
     assert targets == listed
 
 
-def test_the_package_says_that_it_is_typed() -> None:
-    assert (PACKAGE / "py.typed").exists()
+def test_the_packages_say_that_they_are_typed() -> None:
+    assert [package.name for package in PACKAGES if not (package / "py.typed").exists()] == []
 
 
 def test_every_setting_is_in_the_readme() -> None:
-    pattern = re.compile(r"\bPTYD_[A-Z_]*[A-Z]\b")
+    pattern = re.compile(r"\b(?:PTYD|HOSTSVC)_[A-Z_]*[A-Z]\b")
     settings = {name for path in MODULES for name in pattern.findall(path.read_text())}
-    assert "PTYD_RUNTIME_DIR" in settings
+    settings |= {setting.variable for setting in SETTINGS}
+    assert settings >= {"PTYD_RUNTIME_DIR", "HOSTSVC_CONFIG", "HOSTSVC_REAPER_ACTS"}
     readme = set(pattern.findall((ROOT / "README.md").read_text()))
     assert settings - readme == set()
 
@@ -125,7 +128,8 @@ def test_every_module_says_what_it_owns() -> None:
 
 
 def test_the_tests_mirror_the_packages() -> None:
-    packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    """Each package of ptyd has a folder of tests, and hostsvc has one."""
+    packages = {path.parent.name for path in (ROOT / "ptyd").glob("*/__init__.py")} | {"hostsvc"}
     folders = {path.parent.name for path in (ROOT / "tests").glob("*/__init__.py")}
     assert folders - TOPICS == packages
     without = [name for name in packages if not list((ROOT / "tests" / name).glob("test_*.py"))]

@@ -1,11 +1,12 @@
-"""README.md, held to the code: its tour works as it is written, and what it names exists.
+"""README.md, held to the code: its tours work as they are written, and what it names exists.
 
-The tour is typed line by line into a shell on a terminal, the way a reader would; Neovim runs the
+The tours are typed line by line into a shell on a terminal, the way a reader would; Neovim runs the
 example that is for it.
 """
 
 from __future__ import annotations
 
+import configparser
 import contextlib
 import os
 import pty
@@ -21,7 +22,14 @@ from typing import Final
 import click
 import pytest
 
-from ptyd.cli.group import COMMANDS, root
+from hostsvc import app
+from hostsvc import cli as hostsvc_cli
+from hostsvc.cli.group import root as hostsvc
+from hostsvc.config import SETTINGS
+from hostsvc.config import read_config as read_hostsvc_config
+from hostsvc.messages import KINDS
+from hostsvc.saga import STEPS
+from ptyd.cli.group import root as ptyd
 from ptyd.daemon.config import NUMBERS, read_config
 from ptyd.protocol.errors import TABLE
 from tests.support import processes
@@ -40,8 +48,7 @@ def fenced(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
-def tour() -> list[str]:
-    return [line for block in fenced("sh") for line in block.splitlines() if line.strip()]
+PTYD_TOUR, SERVING, HOSTSVC_TOUR = (block.splitlines() for block in fenced("sh"))
 
 
 class Shell:
@@ -119,7 +126,7 @@ def use_and_leave(number: int) -> Callable[[Shell], None]:
 
 def test_the_tour_works_as_it_is_written(runtime: RuntimeDir, shell: Shell) -> None:
     wrote: dict[str, str] = {}
-    for line in tour():
+    for line in PTYD_TOUR:
         command = line.split("#")[0].strip()
         meanwhile = None
         if command.startswith(("ptyd new", "ptyd attach")):
@@ -139,6 +146,44 @@ def test_the_tour_works_as_it_is_written(runtime: RuntimeDir, shell: Shell) -> N
     assert re.search(r"kill|dead|proof", wrote["ptyd kill work"].partition("\n")[2])
     assert "exited" in wrote["ptyd ls --all"]
     assert runtime.hello() is None
+
+
+@pytest.fixture
+def second_shell(runtime: RuntimeDir, shell: Shell) -> Iterator[Shell]:
+    """Another terminal of the same person."""
+    if not (ROOT / ".venv/bin/hostsvc").exists():
+        pytest.skip("this .venv is older than hostsvc: run `make setup`")
+    with contextlib.closing(Shell(runtime)) as second:
+        yield second
+
+
+def test_the_tour_of_hostsvc_works_as_it_is_written(
+    runtime: RuntimeDir, shell: Shell, second_shell: Shell
+) -> None:
+    """On the defaults of every setting, below a private home."""
+    activate, serve = SERVING
+    second_shell.run(activate)
+    second_shell.type(serve.encode() + b"\r")
+    second_shell.expect(b"hostsvc serves")
+    wrote: dict[str, str] = {}
+    for line in HOSTSVC_TOUR:
+        command = line.split("#")[0].strip()
+        meanwhile = use_and_leave(21) if "--attach" in command else None
+        wrote[command] = shell.run(line, meanwhile)
+    assert re.search(r"rude +demo +active +running", wrote["hostsvc session ls"])
+    assert "rude" in wrote["ptyd ls"]
+    assert "point of no return" in wrote["hostsvc workspace rm demo --dry-run"]
+    assert "demo is deleted" in wrote["hostsvc workspace rm demo"]
+    assert re.search(r"\bdone\b", wrote["hostsvc saga ls"])
+    assert "active" not in wrote["hostsvc session ls --all"]
+    assert "startup" in wrote["hostsvc passes"]
+    assert "green" in wrote["hostsvc health"]
+    assert "fail" not in wrote["hostsvc doctor"]
+    assert (runtime.home / "hostsvc-backup.db").exists()
+    assert (runtime.home / ".local/state/hostsvc/index.db").exists()
+    second_shell.type(b"\x03")
+    assert second_shell.expect(rb"<done:(\d+)>")[1] == b"0"
+    assert runtime.serves(), "ptyd and its sessions do not end with hostsvc"
 
 
 @pytest.mark.skipif(shutil.which("nvim") is None, reason="needs nvim (Debian package neovim)")
@@ -171,36 +216,82 @@ def rows(heading: str) -> list[list[str]]:
     return [[cell.strip() for cell in row] for row in table[2:]]
 
 
-def commands_of(text: str) -> list[click.Command]:
-    context = click.Context(root)
-    names = re.findall(r"\bptyd ([a-z]+)", text)
-    found = [root.get_command(context, name) for name in names]
-    assert None not in found, f"README names one of {names}, which does not exist"
-    return [command for command in found if command is not None]
+def leaves(group: click.Group, *path: str) -> Iterator[tuple[str, click.Command]]:
+    """Yield each command by its whole name, such as `hostsvc workspace ls`."""
+    path = (*path, group.name or "")
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        found = group.get_command(context, name)
+        assert found is not None
+        if isinstance(found, click.Group):
+            yield from leaves(found, *path)
+        else:
+            yield " ".join([*path, name]), found
 
 
-def test_every_command_and_its_options_exist() -> None:
-    named = set()
-    for usage, meaning in rows("Commands"):
-        commands = commands_of(usage)
+COMMANDS: Final = {**dict(leaves(ptyd)), **dict(leaves(hostsvc))}
+
+
+def named_in(text: str) -> dict[str, click.Command]:
+    """Return every command that a text names in code, by its whole name."""
+    found = {}
+    for usage in re.findall(r"`((?:ptyd|hostsvc) [a-z][^`]*)`", text):
+        words = usage.split()
+        names = {" ".join(words[:2]), " ".join(words[:3])} & COMMANDS.keys()
+        assert names, f"README names `{usage}`, which does not exist"
+        found.update({name: COMMANDS[name] for name in names})
+    return found
+
+
+def of_program(program: str) -> set[str]:
+    return {name for name in COMMANDS if name.startswith(program + " ")}
+
+
+OPTION: Final = r"(?<![\w-])--?[a-z][a-z-]*"
+
+
+def check_table(heading: str) -> set[str]:
+    """Check that the options in each row are those of its commands, all of its own; return their names."""
+    named: set[str] = set()
+    for usage, meaning in rows(heading):
+        commands = named_in(usage)
         assert commands, usage
-        named |= {command.name for command in commands}
-        options = {name for command in commands for option in command.params for name in option.opts}
-        assert set(re.findall(r"(?<!\w)--?[a-z][a-z-]*", usage + meaning)) <= options, usage
-    assert named == set(COMMANDS)
+        named |= commands.keys()
+        parameters = [option for one in commands.values() for option in one.params]
+        options = {name for option in parameters for name in (*option.opts, *option.secondary_opts)}
+        assert set(re.findall(OPTION, usage + meaning)) <= options, usage
+    return named
+
+
+def test_every_command_of_ptyd_and_its_options_exist() -> None:
+    assert check_table("Commands of ptyd") == of_program("ptyd")
+
+
+def test_every_command_of_hostsvc_and_its_options_exist() -> None:
+    assert check_table("Commands of hostsvc") == of_program("hostsvc")
+
+
+def test_every_option_of_hostsvc_is_told() -> None:
+    """Each in its command's row; but for those of all, and the settings, which have tables of their own."""
+    common = {"--runtime-dir", "--quiet", "--json"} | {setting.flag for setting in SETTINGS}
+    for usage, meaning in rows("Commands of hostsvc"):
+        for name, command in named_in(usage).items():
+            for option in command.params:
+                if isinstance(option, click.Option) and not common & set(option.opts):
+                    told = set(re.findall(OPTION, usage + meaning))
+                    assert told & set(option.opts), f"{name} {option.opts} is in no row"
 
 
 def test_every_command_in_the_text_exists() -> None:
-    context = click.Context(root)
-    for name in re.findall(r"`ptyd ([a-z]+)", README):
-        assert root.get_command(context, name) is not None, name
+    prose = re.sub(r"^```.*?^```$", "", README, flags=re.MULTILINE | re.DOTALL)
+    assert named_in(prose).keys() == COMMANDS.keys()
 
 
 def test_every_setting_exists_with_the_default_that_is_told() -> None:
     sources = "".join(path.read_text() for path in (ROOT / "ptyd").rglob("*.py"))
     for name in set(re.findall(r"\bPTYD_[A-Z_]*[A-Z]\b", README)):
         assert re.search(rf"\b{name}\b", sources), f"nothing reads {name}"
-    told = {cells[0].strip("`"): cells[1] for cells in rows("Settings")}
+    told = {cells[0].strip("`"): cells[1] for cells in rows("Settings of ptyd")}
     config = read_config({})
     for field, (variable, _, _) in NUMBERS.items():
         assert float(told[variable]) == getattr(config, field), variable
@@ -213,6 +304,47 @@ def test_the_exit_codes_are_those_of_the_errors() -> None:
         0,
         *(row.exit_status for row in TABLE.values()),
     }
+
+
+def test_the_settings_of_hostsvc_are_told_as_they_are() -> None:
+    config = read_hostsvc_config({}, {"HOME": "/h", "XDG_RUNTIME_DIR": "/r"})
+    told = {cells[0].strip("`"): cells[1:] for cells in rows("Settings of hostsvc")}
+    assert list(told) == [setting.name for setting in SETTINGS]
+    for setting in SETTINGS:
+        variable, bound, default, meaning = told[setting.name]
+        assert (variable.strip("`"), bound, meaning) == (setting.variable, setting.bound, setting.meaning)
+        value = getattr(config, setting.name)
+        if isinstance(value, Path):
+            assert setting.name == "runtime_dir" or str(value.relative_to("/h")) in default
+        else:
+            assert default == f"{value:.10g}" if isinstance(value, float) else str(value)
+    sources = "".join(path.read_text() for path in (ROOT / "hostsvc").rglob("*.py"))
+    known = {setting.variable for setting in SETTINGS}
+    for name in set(re.findall(r"\bHOSTSVC_[A-Z_]*[A-Z]\b", README)) - known:
+        assert f'"{name}"' in sources, f"nothing reads {name}"
+
+
+def test_the_exit_codes_of_hostsvc_are_those_there_are() -> None:
+    (sentence,) = re.findall(r"^Exit codes of hostsvc: (.*?)\. ", README, re.MULTILINE | re.DOTALL)
+    ours = {value for name, value in vars(hostsvc_cli).items() if name.startswith("EXIT_")}
+    assert {int(code) for code in re.findall(r"\d+", sentence)} == ours | {2, 69}
+    assert {row.exit_status for row in TABLE.values()} <= ours | {2, 69}
+
+
+def test_the_steps_and_kinds_are_those_there_are() -> None:
+    assert [cells[0] for cells in rows("How a workspace is deleted")] == [step.value for step in STEPS]
+    assert [cells[0] for cells in rows("The reaper and its gate")] == list(KINDS)
+
+
+def test_the_unit_file_runs_the_service_and_spares_the_sessions() -> None:
+    (text,) = fenced("ini")
+    unit = configparser.RawConfigParser()
+    unit.read_string(text)
+    service = unit["Service"]
+    assert service["ExecStart"].endswith("/hostsvc serve")
+    assert service["KillMode"] == "process"
+    statuses = {int(word) for word in service["RestartPreventExitStatus"].split()}
+    assert statuses == {app.EXIT_REFUSED, app.EXIT_TAKEN, hostsvc_cli.EXIT_CONFIG}
 
 
 def test_every_make_target_exists() -> None:

@@ -7,7 +7,6 @@ anew, and nothing of it is done; the other kinds go on.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -23,6 +22,7 @@ from hostsvc.reaper.gate import Caps, inferred, plan_hash, refusals
 from hostsvc.reaper.kinds import Findings, Kind, Look, Skipped
 from hostsvc.reaper.record import Pass, counts, outcome, share_out, state_of
 from hostsvc.store import passes
+from hostsvc.store.passes import STARTUP
 from ptyd.protocol.errors import Code, PtydError
 from ptyd.protocol.eventlog import EventLog
 
@@ -32,10 +32,11 @@ ACTS_KEPT: Final = 500
 """Of one pass, in its record; the counts are of all."""
 AT_ONCE: Final = 8
 PROGRESS_EVERY: Final = 25
+INTERVAL: Final = "interval"
+BLIND_S: Final = 10.0
+"""After a first pass that could not see: ptyd is on its way, or somebody is about to look why not."""
 AGAIN_S: Final = 1.0
 """After a pass that had to leave something for the next."""
-
-STARTUP: Final = "startup"
 
 
 @attrs.frozen(kw_only=True)
@@ -83,7 +84,7 @@ class Reaper:
         self._last_told: object = None
         self.last_at_s: float | None = None
         """When the last pass was finished, by trio's clock."""
-        self.started_at_s = math.inf
+        self.started_at_s = trio.current_time()  # one that nobody runs misses its passes, and health tells
 
     @property
     def kind_names(self) -> list[str]:
@@ -103,19 +104,26 @@ class Reaper:
         return max(0, int((trio.current_time() - since) / self._schedule.interval_s))
 
     async def run(self) -> None:
-        """Run a pass now, and then one each interval, for ever; sooner after one that left something."""
+        """Run a pass now, and then one each interval, for ever; sooner after one that left something.
+
+        The first goes on until it could see everything: what was left behind does not wait for an interval.
+        """
         self.started_at_s = trio.current_time()
         origin = STARTUP
         while True:
-            left = False
+            pause_s = self._schedule.interval_s
             try:
-                left = bool((await self.run_pass(origin))["counts"]["deferred"])
+                done = await self.run_pass(origin)
+                if origin == STARTUP and done["errors"]:
+                    pause_s = min(BLIND_S, pause_s)
+                else:
+                    origin = INTERVAL
+                    pause_s = AGAIN_S if done["counts"]["deferred"] else pause_s
             except PtydError as error:  # the index cannot record it: health tells, and the next one is due
                 log.error("no pass was run", error=str(error))
             except Exception:
                 log.exception("a pass failed")
-            origin = "interval"
-            await trio.sleep(AGAIN_S if left else self._schedule.interval_s)
+            await trio.sleep(pause_s)
 
     async def run_pass(
         self,
@@ -163,9 +171,8 @@ class Reaper:
             raise PtydError(Code.PLAN_CHANGED, text, plan_hash=plan)
         if accepted is not None:
             refused = []
-        held = inferred(candidates) if refused else ()
-        for one in held:
-            running.outcomes.append(outcome(one, "refused"))
+        held = frozenset(inferred(candidates) if refused else ())
+        running.outcomes += [outcome(one, "refused") for one in held]
         due = [one for one in candidates if one not in held]
         if is_dry:
             running.outcomes += [outcome(one, "planned") for one in due]
@@ -198,7 +205,7 @@ class Reaper:
     async def _act(self, running: _Running, due: Sequence[Candidate], look: Look) -> None:
         """Do what is due, some at once, until all is done or the deadline is over; the rest is deferred."""
         now, later = share_out(due, self._schedule.acts)
-        running.total = len(now)
+        running.total = len(running.outcomes) + len(now)
         ends_at = trio.current_time() + self._schedule.deadline_s
         limiter = trio.CapacityLimiter(AT_ONCE)
 

@@ -26,8 +26,8 @@ from hostsvc.model import (
 from hostsvc.policy import Limits, decide_row
 from hostsvc.reaper.kinds import Findings, Look, Skipped, subject_key
 from hostsvc.reaper.orphans import seen_view
-from hostsvc.states import WorkspaceState
-from hostsvc.store import passes, sessions, workspaces
+from hostsvc.states import SessionStatus, WorkspaceState
+from hostsvc.store import archive, passes, sessions, workspaces
 from hostsvc.workspaces import Workspaces
 from ptyd import procs
 
@@ -58,7 +58,7 @@ class StaleRows:
         view = seen_view(look)
         findings = Findings(kind=self.name)
         await self._find_provisioning(findings)
-        if await self._index.read(sessions.count_prunable, look.at_ms - self._keep_ms):
+        if await self._index.read(archive.count_prunable, look.at_ms - self._keep_ms):
             findings.take(_OLD, 0, Act(Action.ARCHIVE, Basis.INTENT, "rows that are over for long"))
         rows = await self._index.read(sessions.find_open)
         findings.inventory = len(rows)
@@ -91,8 +91,8 @@ class StaleRows:
             return {}
 
         def look() -> dict[tuple[str, int], Fact[str]]:
-            marked = processes.marked_sessions()
-            return {row.key: processes.death_of(row, self._boot_id, marked) for row in rows}
+            marks = processes.look_for_marks()
+            return {row.key: processes.death_of(row, self._boot_id, marks) for row in rows}
 
         return await trio.to_thread.run_sync(look)
 
@@ -100,19 +100,21 @@ class StaleRows:
         if candidate.subject.startswith(_PLACE):
             return await self._provide(candidate)
         if candidate.subject == _OLD:
-            count = await self._index.write(sessions.prune, look.at_ms - self._keep_ms, look.at_ms)
+            count = await self._index.write(archive.prune, look.at_ms - self._keep_ms, look.at_ms)
             return {"archived": count}
-        row = await self._index.read(sessions.find, candidate.subject, candidate.generation)
+        if self._births.is_being_born(candidate.key):  # asked before its row is read: a birth ends only once
+            raise Skipped("it is being born")
+        row = await self._index.read(sessions.find, *candidate.key)
         if row is None or row.is_ended:
             raise Skipped("its row is over by now")
-        if self._births.is_being_born(row.key):
-            raise Skipped("it is being born")
         after = await self._settle(row, candidate, seen_view(look))
         return {"status": after.status.value, **(after.kill_evidence or {})}
 
     async def _settle(self, row: SessionRow, candidate: Candidate, view: LiveView) -> SessionRow:
         match candidate.action:
             case Action.FENCE:
+                if row.status is not SessionStatus.SPAWNING:
+                    raise Skipped("its spawn was answered by now")
                 return await self._disposal.dispose(
                     row.key, reason="a crash came before its spawn was answered"
                 )
@@ -140,6 +142,8 @@ class StaleRows:
         )
         if workspace is None or workspace.state is not WorkspaceState.PROVISIONING:
             raise Skipped("it is provisioned by now")
+        if self._places.is_being_made(workspace):
+            raise Skipped("somebody is at it")
         return {"state": (await self._places.provide(workspace)).state.value}
 
 

@@ -43,12 +43,17 @@ def open_database(directory: Path) -> Database:
         db = _connect(path)
         try:
             _check(db, path, is_new, thorough=(directory / DIRTY).exists())
+            (directory / DIRTY).touch(0o600)
         except BaseException:
             db.close()
             raise
-        (directory / DIRTY).touch(0o600)
     except (sqlite3.Error, OSError) as error:
-        raise IndexUnusable(f"cannot use {path}: {error}; see: hostsvc db check") from error
+        is_corrupt = getattr(error, "sqlite_errorcode", 0) & 0xFF in (
+            sqlite3.SQLITE_CORRUPT,
+            sqlite3.SQLITE_NOTADB,
+        )
+        what = "is corrupt, restore a backup" if is_corrupt else "cannot be used"
+        raise IndexUnusable(f"{path} {what}: {error} (see: hostsvc db check)") from error
     return db
 
 
@@ -65,7 +70,8 @@ def _connect(path: Path) -> Database:
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA synchronous = FULL")  # an intent is on the disk before its effect
     connection.execute("PRAGMA trusted_schema = OFF")
-    return Database(connection)
+    # Its triggers are recursive, or REPLACE would delete past our rules.
+    return Database(connection, recursive_triggers=True)
 
 
 def _check(db: Database, path: Path, is_new: bool, thorough: bool) -> None:
@@ -83,8 +89,7 @@ def _check(db: Database, path: Path, is_new: bool, thorough: bool) -> None:
     if faults := migrations.schema_faults(db):
         raise IndexUnusable(f"{path} lacks its rules: {faults[0]}; restore a backup (see: hostsvc db check)")
     with writing(db):
-        for key in ("index_id",):
-            db.execute("INSERT OR IGNORE INTO meta (key, value) VALUES (?, ?)", [key, secrets.token_hex(8)])
+        db.execute("INSERT OR IGNORE INTO meta VALUES ('index_id', ?)", [secrets.token_hex(8)])
 
 
 def integrity_faults(db: Database) -> list[str]:
@@ -124,17 +129,22 @@ def check_file(path: Path) -> list[str]:
     """Return every fault of an index file, without changing it; for `hostsvc db check`."""
     if not path.exists():
         return [f"{path} does not exist"]
-    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     try:
-        db = Database(connection)
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version != migrations.SCHEMA_VERSION:
-            return [f"its schema is {version}, this hostsvc knows {migrations.SCHEMA_VERSION}"]
-        return integrity_faults(db) + migrations.schema_faults(db)
+        with contextlib.closing(_connect_to_read(path)) as connection:
+            return _faults(Database(connection))
     except sqlite3.Error as error:
         return [str(error)]
-    finally:
-        connection.close()
+
+
+def _faults(db: Database) -> list[str]:
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version != migrations.SCHEMA_VERSION:
+        return [f"its schema is {version}, this hostsvc knows {migrations.SCHEMA_VERSION}"]
+    return integrity_faults(db) + migrations.schema_faults(db)
+
+
+def _connect_to_read(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
 
 
 def backup_file(path: Path, target: Path) -> None:
@@ -142,15 +152,13 @@ def backup_file(path: Path, target: Path) -> None:
 
     Raises:
         FileExistsError: there is a file already.
-        sqlite3.Error: it cannot be read or written.
+        sqlite3.Error: it cannot be read or written; nothing is left of the copy.
     """
-    source = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
-    try:
+    with contextlib.closing(_connect_to_read(path)) as source:
         os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
-        copy = sqlite3.connect(target)
         try:
-            source.backup(copy)
-        finally:
-            copy.close()
-    finally:
-        source.close()
+            with contextlib.closing(sqlite3.connect(target)) as copy:
+                source.backup(copy)
+        except BaseException:
+            target.unlink()
+            raise

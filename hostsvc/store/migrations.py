@@ -1,9 +1,9 @@
-"""The index's schema: tables, and the rules that the database itself enforces.
+"""The index's schema: its tables, and how a database comes to it.
 
-Owns every DDL statement. The rules on states are generated from `states`. `schema_faults` compares what a
-database has with what a fresh one would have, triggers included: a tool that rebuilds a table drops them.
+Owns the tables; `triggers` owns the rules on their rows. `schema_faults` compares what a database has with
+what a fresh one would have, triggers included: a tool that rebuilds a table drops them.
 
-Source: https://sqlite.org/lang_createtrigger.html, https://sqlite.org/stricttables.html
+Source: https://sqlite.org/stricttables.html
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Final
 from sqlite_utils import Database, Migrations
 
 from hostsvc import states
+from hostsvc.store.triggers import TRIGGERS
 
 SCHEMA_VERSION: Final = 1
 """`user_version` of the newest schema that this code can read; a higher one is refused."""
@@ -73,7 +74,7 @@ CREATE TABLE sessions (
     kill_evidence TEXT,
     exit TEXT,
     PRIMARY KEY (id, generation),
-    CHECK (status NOT IN ('disposed', 'exited') OR kill_evidence IS NOT NULL),
+    CHECK (status NOT IN ('disposed', 'exited') OR coalesce(kill_evidence, '') GLOB '*"proof":[ "]*'),
     CHECK (status <> 'disposed' OR dispose_requested_at_ms IS NOT NULL)
 ) STRICT;
 CREATE INDEX sessions_open ON sessions (status) WHERE status IN ('spawning', 'active');
@@ -103,7 +104,8 @@ CREATE TABLE sagas (
     last_error TEXT,
     warnings TEXT NOT NULL DEFAULT '[]',
     created_at_ms INTEGER NOT NULL,
-    finished_at_ms INTEGER
+    finished_at_ms INTEGER,
+    CHECK ((state IN ('done', 'compensated')) = (finished_at_ms IS NOT NULL))
 ) STRICT;
 CREATE UNIQUE INDEX sagas_one_open_per_subject ON sagas (workspace_id) WHERE finished_at_ms IS NULL;
 
@@ -162,88 +164,6 @@ CREATE TABLE audit (
 ) STRICT;
 """
 
-
-def _refuse(name: str, table: str, when: str, condition: str, message: str) -> str:
-    return (
-        f"CREATE TRIGGER {name} BEFORE {when} ON {table}\nWHEN {condition}\n"
-        f"BEGIN SELECT RAISE(ABORT, '{message}'); END;"
-    )
-
-
-def _guard_moves(table: str, column: str, moves: Iterable[tuple[str, str]]) -> str:
-    allowed = " OR ".join(
-        f"(OLD.{column} = '{before}' AND NEW.{column} = '{after}')" for before, after in sorted(moves)
-    )
-    condition = f"NEW.{column} <> OLD.{column} AND NOT ({allowed})"
-    return _refuse(f"{table}_moves", table, f"UPDATE OF {column}", condition, f"{table}: no such move")
-
-
-_SESSION_GENERATION_IS_OLD: Final = (
-    "NEW.generation <= (SELECT max(generation) FROM sessions WHERE id = NEW.id)"
-    " OR NEW.generation <= (SELECT max(generation) FROM tombstones WHERE kind = 'session' AND id = NEW.id)"
-)
-_WORKSPACE_GENERATION_IS_OLD: Final = (
-    "NEW.generation <= (SELECT max(generation) FROM tombstones WHERE kind = 'workspace' AND id = NEW.id)"
-)
-
-TRIGGERS: Final = (
-    _guard_moves("workspaces", "state", states.WORKSPACE_MOVES),
-    _guard_moves("sessions", "status", states.SESSION_MOVES),
-    _guard_moves("sagas", "state", states.SAGA_MOVES),
-    _refuse(
-        "sessions_intent_is_never_cleared",
-        "sessions",
-        "UPDATE OF dispose_requested_at_ms",
-        "OLD.dispose_requested_at_ms IS NOT NULL"
-        " AND NEW.dispose_requested_at_ms IS NOT OLD.dispose_requested_at_ms",
-        "sessions: an intent to dispose is never changed",
-    ),
-    _refuse(
-        "sessions_evidence_is_never_cleared",
-        "sessions",
-        "UPDATE OF kill_evidence",
-        "OLD.kill_evidence IS NOT NULL AND NEW.kill_evidence IS NOT OLD.kill_evidence",
-        "sessions: evidence is never changed",
-    ),
-    _refuse(
-        "sessions_keep_their_identity",
-        "sessions",
-        "UPDATE OF id, generation, origin_workspace_id",
-        "NEW.id <> OLD.id OR NEW.generation <> OLD.generation"
-        " OR NEW.origin_workspace_id <> OLD.origin_workspace_id",
-        "sessions: id, generation and origin are never changed",
-    ),
-    _refuse(
-        "sessions_generation_rises",
-        "sessions",
-        "INSERT",
-        _SESSION_GENERATION_IS_OLD,
-        "sessions: that generation was used",
-    ),
-    _refuse(
-        "workspaces_keep_their_identity",
-        "workspaces",
-        "UPDATE OF id, generation",
-        "NEW.id <> OLD.id OR NEW.generation <> OLD.generation",
-        "workspaces: id and generation are never changed",
-    ),
-    _refuse(
-        "workspaces_generation_rises",
-        "workspaces",
-        "INSERT",
-        _WORKSPACE_GENERATION_IS_OLD,
-        "workspaces: that generation was destroyed",
-    ),
-    _refuse(
-        "tombstones_stay_confirmed",
-        "tombstones",
-        "DELETE",
-        "OLD.is_confirmed",
-        "tombstones: a confirmed one stays",
-    ),
-    _refuse("audit_is_not_edited", "audit", "UPDATE", "1", "audit: it is only appended to"),
-    _refuse("audit_is_not_shortened", "audit", "DELETE", "1", "audit: it is only appended to"),
-)
 
 migrations = Migrations("hostsvc")
 

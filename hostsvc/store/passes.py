@@ -12,12 +12,15 @@ from hostsvc.store import rows
 from hostsvc.store.rows import from_json, to_json
 
 PASSES_KEPT = 1000
-_NOTHING_OBSERVED = 0
+STARTUP = "startup"
+"""The origin of a process's first pass."""
 
 
 def begin(db: Database, *, origin: str, is_dry: bool, kinds: Sequence[str], now_ms: int) -> int:
     """Enter a pass; it stays `running` if nobody lives to finish it."""
     db.execute("UPDATE passes SET state = 'interrupted' WHERE state = 'running'")
+    if origin == STARTUP:  # a process trusts no look but its own: the index may come from a backup
+        db.execute("DELETE FROM observations")
     cursor = db.execute(
         "INSERT INTO passes (started_at_ms, origin, is_dry, kinds, state) VALUES (?, ?, ?, ?, 'running')",
         [now_ms, origin, is_dry, to_json(list(kinds))],
@@ -43,6 +46,14 @@ def find_last(db: Database, limit: int) -> list[dict[str, Any]]:
     return list(_passes(db.query("SELECT * FROM passes ORDER BY id DESC LIMIT ?", [limit])))
 
 
+def last_state(db: Database) -> str | None:
+    """Return how the last pass ended that was more than a rehearsal; None when there was none."""
+    found = db.execute(
+        "SELECT state FROM passes WHERE finished_at_ms IS NOT NULL AND NOT is_dry ORDER BY id DESC LIMIT 1"
+    ).fetchone()
+    return None if found is None else str(found[0])
+
+
 def _passes(found: Any) -> Any:
     for raw in found:
         body = from_json(raw["body"])
@@ -65,12 +76,7 @@ def observe(db: Database, kind: str, subjects: Sequence[str], now_ms: int) -> No
     )
     db.execute(
         "INSERT INTO observations (kind, subject, first_at_ms, last_at_ms, count)"
-        " SELECT :kind, value, :now, :now, 1 FROM json_each(:wanted) WHERE true"
+        " SELECT DISTINCT :kind, value, :now, :now, 1 FROM json_each(:wanted) WHERE true"
         " ON CONFLICT (kind, subject) DO UPDATE SET last_at_ms = :now, count = count + 1",
         {"kind": kind, "now": now_ms, "wanted": wanted},
     )
-
-
-def forget_observations(db: Database, kind: str) -> None:
-    """Nothing could be seen: whatever rests on absence begins anew."""
-    observe(db, kind, (), _NOTHING_OBSERVED)

@@ -20,6 +20,18 @@ def from_json(text: str | None) -> Any:
     return None if text is None else json.loads(text)
 
 
+_JSON = ("labels", "argv", "kill_evidence", "exit")
+
+
+def decode_all(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Sessions' rows as plain maps: their JSON columns as what they hold, each column parsed as one array."""
+    for name in _JSON:
+        texts = (raw[name] or "null" for raw in found)
+        for raw, value in zip(found, json.loads(f"[{','.join(texts)}]"), strict=True):
+            raw[name] = value
+    return found
+
+
 def workspace(raw: Raw) -> Workspace:
     return Workspace(
         **{

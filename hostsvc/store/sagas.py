@@ -11,7 +11,7 @@ from hostsvc.model import Saga, SessionRow, Workspace
 from hostsvc.policy import Retry
 from hostsvc.saga import Step
 from hostsvc.states import SagaState, WorkspaceState
-from hostsvc.store import audit, rows, sessions, workspaces
+from hostsvc.store import archive, audit, rows, sessions, workspaces
 from hostsvc.store.rows import from_json, to_json
 
 
@@ -64,7 +64,13 @@ def done_steps(db: Database, id_: str) -> frozenset[Step]:
 def open_saga(
     db: Database, *, id_: str, workspace: Workspace, is_forced: bool, skips_teardown: bool, now_ms: int
 ) -> Saga:
-    """Return the workspace's open saga, a new one if it has none: two deletions of one are one."""
+    """Return the workspace's open saga, a new one if it has none: two deletions of one are one.
+
+    So are one that is over by now and one that was asked for before it was.
+    """
+    over = find_finished(db, workspace.id)
+    if over is not None and over.generation >= workspace.generation:
+        return over
     for saga in find_open(db, workspace.id):
         db.execute(
             "UPDATE sagas SET is_forced = max(is_forced, ?), skips_teardown = max(skips_teardown, ?)"
@@ -171,7 +177,7 @@ def finish(
     db: Database, saga: Saga, workspace: Workspace, detail: Mapping[str, Any], now_ms: int
 ) -> list[SessionRow]:
     """Close the rows: deleted, the tombstone confirmed. Returns the sessions that are still to die."""
-    left = sessions.take_leave(db, workspace.id, now_ms)
+    left = archive.take_leave(db, workspace.id, now_ms)
     workspaces.set_state(db, workspace, WorkspaceState.DELETED, now_ms)
     kept = {**detail, "path": workspace.path, "name": workspace.name, "survivors": [row.id for row in left]}
     db.execute(

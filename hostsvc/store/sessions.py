@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from sqlite_utils import Database
 
 from hostsvc.model import Key, LiveSession, SessionRow
 from hostsvc.policy import Retry
-from hostsvc.states import SessionStatus
+from hostsvc.states import PROVEN, SessionStatus
 from hostsvc.store import audit, rows
 from hostsvc.store.rows import to_json
 
-_OPEN = "status IN ('spawning', 'active')"
-_PROVEN = "status IN ('exited', 'disposed', 'failed')"
+OPEN: Final = "status IN ('spawning', 'active')"
+PROVEN_DEAD: Final = f"status IN ({', '.join(repr(status.value) for status in sorted(PROVEN))})"
 
 
 # --- looking -------------------------------------------------------------------------------------
 
 
 def find(db: Database, id_: str, generation: int | None = None) -> SessionRow | None:
-    """Return a row by id (or, of an open one, by name): the newest generation unless one is given."""
+    """Return the row of an id and generation; without a generation the newest, or an open one by name."""
     found = list(
         db.query(
-            f"SELECT * FROM sessions WHERE (id = :ref OR (name = :ref AND {_OPEN}))"
-            " AND (:generation IS NULL OR generation = :generation)"
+            "SELECT * FROM sessions WHERE (id = :ref AND generation = coalesce(:generation, generation))"
+            f" OR (:generation IS NULL AND name = :ref AND {OPEN})"
             " ORDER BY id <> :ref, generation DESC LIMIT 1",
             {"ref": id_, "generation": generation},
         )
@@ -35,7 +35,7 @@ def find(db: Database, id_: str, generation: int | None = None) -> SessionRow | 
 
 def find_open(db: Database) -> list[SessionRow]:
     """Return every row whose session is not over."""
-    return [rows.session(raw) for raw in db.query(f"SELECT * FROM sessions WHERE {_OPEN}")]
+    return [rows.session(raw) for raw in db.query(f"SELECT * FROM sessions WHERE {OPEN}")]
 
 
 def find_keys(db: Database, keys: Collection[Key]) -> dict[Key, SessionRow]:
@@ -64,6 +64,18 @@ def find_all(db: Database, *, workspace_id: str | None = None, status: str | Non
     return [rows.session(raw) for raw in found]
 
 
+def find_stored(
+    db: Database, columns: Sequence[str], *, workspace_id: str | None = None, status: str | None = None
+) -> list[dict[str, Any]]:
+    """Return these columns of rows, oldest first, as plain maps: for showing thousands at once."""
+    found = db.execute(
+        f"SELECT {', '.join(columns)} FROM sessions WHERE (:workspace IS NULL OR workspace_id = :workspace)"
+        " AND (:status IS NULL OR status = :status) ORDER BY created_at_ms, id, generation",
+        {"workspace": workspace_id, "status": status},
+    )
+    return rows.decode_all([dict(zip(columns, raw, strict=True)) for raw in found])
+
+
 def count_by_status(db: Database) -> dict[str, int]:
     return dict(db.execute("SELECT status, count(*) FROM sessions GROUP BY status").fetchall())
 
@@ -71,7 +83,7 @@ def count_by_status(db: Database) -> dict[str, int]:
 def count_open_by_workspace(db: Database) -> dict[str, int]:
     """Return how many rows of each workspace are not over."""
     found = db.execute(
-        f"SELECT workspace_id, count(*) FROM sessions WHERE {_OPEN} AND workspace_id IS NOT NULL"
+        f"SELECT workspace_id, count(*) FROM sessions WHERE {OPEN} AND workspace_id IS NOT NULL"
         " GROUP BY workspace_id"
     )
     return dict(found.fetchall())
@@ -81,7 +93,7 @@ def count_unwanted(db: Database) -> tuple[int, int]:
     """Return how many open rows are to be ended, and how many of them are stuck."""
     found = db.execute(
         "SELECT count(*), count(stuck_at_ms) FROM sessions"
-        f" WHERE {_OPEN} AND dispose_requested_at_ms IS NOT NULL"
+        f" WHERE {OPEN} AND dispose_requested_at_ms IS NOT NULL"
     ).fetchone()
     return int(found[0]), int(found[1])
 
@@ -101,13 +113,15 @@ def insert_spawning(
     cwd: str | None,
     run_id: str,
     instance_id: str,
+    boot_id: str,
     now_ms: int,
 ) -> bool:
     """Write the row before the spawn; False when the workspace takes nothing (any more)."""
     cursor = db.execute(
         "INSERT INTO sessions (id, generation, workspace_id, origin_workspace_id, status, name, labels, argv,"
-        " cwd, run_id, instance_id, created_at_ms)"
-        " SELECT :id, :generation, id, id, 'spawning', :name, :labels, :argv, :cwd, :run, :instance, :now"
+        " cwd, run_id, instance_id, boot_id, created_at_ms)"
+        " SELECT :id, :generation, id, id, 'spawning', :name, :labels, :argv, :cwd, :run, :instance, :boot,"
+        " :now"
         " FROM workspaces WHERE id = :workspace AND state = 'active'",
         {
             "id": id_,
@@ -119,6 +133,7 @@ def insert_spawning(
             "cwd": cwd,
             "run": run_id,
             "instance": instance_id,
+            "boot": boot_id,
             "now": now_ms,
         },
     )
@@ -165,23 +180,26 @@ def _birth(live: LiveSession) -> dict[str, Any]:
 def request_dispose(
     db: Database, key: Key, *, reason: str, is_forced: bool, now_ms: int
 ) -> SessionRow | None:
-    """Stamp the intent; the first one stays. Makes the next attempt due at once."""
+    """Stamp the intent; the first one stays. Makes the next attempt due at once.
+
+    Also on a lost one: should it be here again, it is to go.
+    """
     db.execute(
         "UPDATE sessions SET dispose_reason = coalesce(dispose_reason, :reason),"
         " dispose_requested_at_ms = coalesce(dispose_requested_at_ms, :now),"
         " is_forced = max(is_forced, :forced), next_attempt_at_ms = NULL"
-        f" WHERE id = :id AND generation = :generation AND {_OPEN}",
+        f" WHERE id = :id AND generation = :generation AND NOT {PROVEN_DEAD}",
         {"reason": reason, "now": now_ms, "forced": is_forced, "id": key[0], "generation": key[1]},
     )
     return find(db, *key)
 
 
 def request_dispose_all(db: Database, workspace_id: str, *, reason: str, now_ms: int) -> None:
-    """Stamp the intent on every open row of a workspace."""
+    """Stamp the intent on every row of a workspace whose session is not proven dead."""
     db.execute(
         "UPDATE sessions SET dispose_reason = coalesce(dispose_reason, :reason),"
         " dispose_requested_at_ms = coalesce(dispose_requested_at_ms, :now), next_attempt_at_ms = NULL"
-        f" WHERE workspace_id = :workspace AND {_OPEN}",
+        f" WHERE workspace_id = :workspace AND NOT {PROVEN_DEAD}",
         {"reason": reason, "now": now_ms, "workspace": workspace_id},
     )
 
@@ -189,12 +207,12 @@ def request_dispose_all(db: Database, workspace_id: str, *, reason: str, now_ms:
 def record_attempt(db: Database, key: Key, *, error: str, retry: Retry, now_ms: int) -> bool:
     """Note a failed attempt; True when it has just become stuck, to be reported once."""
     found = db.execute("SELECT stuck_at_ms FROM sessions WHERE id = ? AND generation = ?", [*key]).fetchone()
-    db.execute(
+    cursor = db.execute(
         "UPDATE sessions SET attempts = attempts + 1, last_error = ?, next_attempt_at_ms = ?,"
-        f" stuck_at_ms = coalesce(stuck_at_ms, ?) WHERE id = ? AND generation = ? AND {_OPEN}",
+        f" stuck_at_ms = coalesce(stuck_at_ms, ?) WHERE id = ? AND generation = ? AND {OPEN}",
         [error, retry.at_ms, now_ms if retry.is_stuck else None, *key],
     )
-    return retry.is_stuck and found is not None and found[0] is None
+    return bool(cursor.rowcount) and retry.is_stuck and found[0] is None
 
 
 def settle(
@@ -211,7 +229,7 @@ def settle(
     cursor = db.execute(
         "UPDATE sessions SET status = :status, kill_evidence = :evidence, exit = coalesce(:exit, exit),"
         " ended_at_ms = :now, next_attempt_at_ms = NULL, last_error = coalesce(:error, last_error)"
-        f" WHERE id = :id AND generation = :generation AND {_OPEN}",
+        f" WHERE id = :id AND generation = :generation AND {OPEN}",
         {
             "status": status.value,
             "evidence": to_json(dict(evidence)) if evidence else None,
@@ -234,65 +252,3 @@ def settle(
         detail={"evidence": evidence, "exit": exit_, "error": error},
     )
     return find(db, *key)
-
-
-def take_leave(db: Database, workspace_id: str, now_ms: int) -> list[SessionRow]:
-    """A workspace goes: rows that are over move to the audit and a tombstone, the others lose it.
-
-    Returns:
-        The rows that stay: nobody has proven their sessions dead yet.
-    """
-    left = []
-    for row in find_of_workspace(db, workspace_id):
-        if row.is_ended:
-            _archive(db, row, now_ms)
-        else:
-            left.append(row)
-    db.execute("UPDATE sessions SET workspace_id = NULL WHERE workspace_id = ?", [workspace_id])
-    return left
-
-
-def count_prunable(db: Database, older_than_ms: int) -> int:
-    """Return how many rows `prune` would move, all told."""
-    found = db.execute(f"SELECT count(*) FROM sessions WHERE {_PROVEN} AND ended_at_ms < ?", [older_than_ms])
-    return int(found.fetchone()[0])
-
-
-def prune(db: Database, older_than_ms: int, now_ms: int) -> int:
-    """Move rows that were over before `older_than_ms` to the audit, 1000 at most; return how many.
-
-    Not lost ones: nobody has proven what became of those.
-    """
-    found = db.query(
-        f"SELECT * FROM sessions WHERE {_PROVEN} AND ended_at_ms < ? LIMIT 1000", [older_than_ms]
-    )
-    over = [rows.session(raw) for raw in found]
-    for row in over:
-        _archive(db, row, now_ms)
-    return len(over)
-
-
-def _archive(db: Database, row: SessionRow, now_ms: int) -> None:
-    kept = {
-        "status": row.status.value,
-        "workspace_id": row.origin_workspace_id,
-        "name": row.name,
-        "kill_evidence": row.kill_evidence,
-        "exit": row.exit,
-        "ended_at_ms": row.ended_at_ms,
-    }
-    audit.append(
-        db,
-        at_ms=now_ms,
-        event="archived",
-        kind="session",
-        subject=row.id,
-        generation=row.generation,
-        detail=kept,
-    )
-    db.execute("DELETE FROM sessions WHERE id = ? AND generation = ?", [row.id, row.generation])
-    db.execute(
-        "INSERT INTO tombstones (kind, id, generation, is_confirmed, created_at_ms, detail)"
-        " VALUES ('session', ?, ?, 1, ?, ?)",
-        [row.id, row.generation, now_ms, to_json(kept)],
-    )

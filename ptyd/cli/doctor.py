@@ -8,25 +8,17 @@ from __future__ import annotations
 import os
 import resource
 from collections.abc import Iterator
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final
 
 from ptyd import __version__, paths, records
 from ptyd.blocking import BlockingClient
+from ptyd.cli.findings import Finding, put_findings
 from ptyd.cli.group import Settings, command
-from ptyd.cli.output import printable, put, put_json
 from ptyd.protocol.errors import PtydError
 
 ANSWER_S: Final = 5.0
 FEW_FILES: Final = 4096
 LITTLE_SPACE_BYTES: Final = 16 * 1024 * 1024
-
-
-class Finding(NamedTuple):
-    """One thing that was looked at."""
-
-    level: Literal["ok", "warn", "fail"]
-    what: str
-    todo: str = ""
 
 
 @command()
@@ -35,14 +27,7 @@ def doctor(settings: Settings) -> int:
 
     Looks at the machine, the runtime directory, the daemon and its records. Exits with 1 on a failure.
     """
-    findings = list(examine(settings))
-    for finding in findings:
-        if settings.json:
-            put_json(finding._asdict())
-        elif not settings.quiet or finding.level != "ok":
-            todo = f"\n      {printable(finding.todo)}" if finding.todo else ""
-            put(f"{finding.level:<5} {printable(finding.what)}{todo}")
-    return int(any(finding.level == "fail" for finding in findings))
+    return put_findings(examine(settings), settings)
 
 
 def examine(settings: Settings) -> Iterator[Finding]:

@@ -176,7 +176,7 @@ def spawn(
         "scrollback_bytes": scrollback,
         "on_leader_exit": on_leader_exit,
     }
-    if rows_cols := size or _terminal_size():
+    if rows_cols := size or terminal_size():
         params["rows"], params["cols"] = rows_cols
     try:
         session = client.call("session.spawn", params)
@@ -212,7 +212,8 @@ def _here() -> str | None:
         return None  # it was deleted under us; the home directory is left
 
 
-def _terminal_size() -> tuple[int, int] | None:
+def terminal_size() -> tuple[int, int] | None:
+    """Return the rows and columns of whichever of our streams is a terminal."""
     for fd in (1, 0, 2):
         try:
             cols, rows = os.get_terminal_size(fd)

@@ -1,12 +1,13 @@
 """The command `ptyd` itself: which commands there are, where they live, and the options of all.
 
-Owns the lazy loading: a command's module is imported when it is run or when help is asked for.
+Owns the lazy loading: a command's module is imported when it is run or when help is asked for. hostsvc's
+command line is made of the same parts.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
 import click
@@ -63,8 +64,9 @@ def _store(name: str, value: Any) -> Callable[[click.Context, click.Parameter, A
     return store
 
 
-def _common_options(with_json: bool) -> list[click.Parameter]:
-    options: list[click.Parameter] = [
+def common_options(with_json: bool = True, with_start: bool = True) -> list[click.Parameter]:
+    """Return the options of all commands; each command has parameters of its own."""
+    options = [
         click.Option(
             ["--runtime-dir"],
             metavar="DIR",
@@ -73,44 +75,52 @@ def _common_options(with_json: bool) -> list[click.Parameter]:
             callback=_store("runtime_dir", None),
             help="The runtime directory [default: $PTYD_RUNTIME_DIR, else $XDG_RUNTIME_DIR/ptyd].",
         ),
-        click.Option(
-            ["--no-start"],
-            is_flag=True,
-            expose_value=False,
-            callback=_store("start", False),
-            help="Do not start a daemon when none runs.",
-        ),
-        click.Option(
-            ["-q", "--quiet"],
-            is_flag=True,
-            expose_value=False,
-            callback=_store("quiet", True),
-            help="Say less: no talk, and of data only ids.",
-        ),
     ]
+    if with_start:
+        options.append(_flag(["--no-start"], "start", False, "Do not start a daemon when none runs."))
+    options.append(_flag(["-q", "--quiet"], "quiet", True, "Say less: no talk, and of data only ids."))
     if with_json:
-        options.append(
-            click.Option(
-                ["--json"],
-                is_flag=True,
-                expose_value=False,
-                callback=_store("json", True),
-                help="Write data as JSON.",
-            )
-        )
-    return options
+        options.append(_flag(["--json"], "json", True, "Write data as JSON."))
+    return list(options)
+
+
+def _flag(names: list[str], setting: str, value: bool, help: str) -> click.Option:
+    return click.Option(names, is_flag=True, expose_value=False, callback=_store(setting, value), help=help)
 
 
 class Command(click.Command):
-    """A command that also takes the options of all, wherever they are written."""
+    """A command that also takes the options of all, wherever they are written.
 
-    def __init__(self, *arguments: Any, with_json: bool = True, **keywords: Any) -> None:
+    An option of its own stands in for one of the same name.
+    """
+
+    def __init__(
+        self, *arguments: Any, with_json: bool = True, with_start: bool = True, **keywords: Any
+    ) -> None:
         super().__init__(*arguments, **keywords)
-        self.params = [*self.params, *_common_options(with_json)]
+        own = {parameter.name for parameter in self.params}
+        common = common_options(with_json, with_start)
+        self.params = [*self.params, *(option for option in common if option.name not in own)]
 
 
-class Root(click.Group):
-    """The group of all commands, none of which is imported before it is needed."""
+class Group(click.Group):
+    """A group of commands, none of which is imported before it is needed.
+
+    Args:
+        package: Where the modules are.
+        commands: The module of each command; or a group of commands of its own.
+    """
+
+    def __init__(
+        self,
+        *arguments: Any,
+        package: str,
+        commands: Mapping[str, str | click.Group],
+        **keywords: Any,
+    ) -> None:
+        super().__init__(*arguments, **keywords)
+        self._package = package
+        self._modules = commands
 
     def invoke(self, context: click.Context) -> Any:
         """Run the command; that its reader has seen enough is no error (click would exit with 1)."""
@@ -121,19 +131,21 @@ class Root(click.Group):
             return 0
 
     def list_commands(self, context: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return list(self._modules)
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        if name not in COMMANDS:
-            return None
-        module = importlib.import_module(f"ptyd.cli.{COMMANDS[name]}")
-        found: click.Command = getattr(module, name)
+        place = self._modules.get(name)
+        if not isinstance(place, str):
+            return place
+        found: click.Command = getattr(importlib.import_module(f"{self._package}.{place}"), name)
         return found
 
 
-root = Root(
+root = Group(
     name="ptyd",
-    params=_common_options(with_json=True),
+    package="ptyd.cli",
+    commands=COMMANDS,
+    params=common_options(),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     help="""Terminal sessions that outlive their supervisor and die with proof.
 
@@ -146,14 +158,15 @@ root = click.version_option(__version__, prog_name="ptyd", help="Show the versio
 pass_settings = click.make_pass_decorator(Settings, ensure=True)
 
 
-def command(*, with_json: bool = True, **keywords: Any) -> Callable[[Callable[..., Any]], Command]:
+def command(
+    *, with_json: bool = True, with_start: bool = True, **keywords: Any
+) -> Callable[[Callable[..., Any]], Command]:
     """Declare a command; its name is that of its function. Other keywords are click's."""
 
     def declare(function: Callable[..., Any]) -> Command:
         name = function.__name__.rstrip("_")
-        declared: Command = click.command(name=name, cls=Command, with_json=with_json, **keywords)(
-            pass_settings(function)
-        )
+        made = click.command(name=name, cls=Command, with_json=with_json, with_start=with_start, **keywords)
+        declared: Command = made(pass_settings(function))
         return declared
 
     return declare

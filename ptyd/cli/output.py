@@ -21,7 +21,13 @@ NEXT_STEPS: Final = {
     Code.UNSUPERVISED: "see: ptyd logs, ptyd kill",
     Code.INPUT_FULL: "the program does not read its input; try again",
 }
-_COLORS: Final = {"lingering": 33, "killing": 31, "unsupervised": 31, "exited": 2, "starting": 36}
+_COLORS: Final = {
+    **dict.fromkeys(("exited", "deleted", "disposed", "done"), 2),
+    **dict.fromkeys(("killing", "unsupervised", "stuck", "lost", "failed", "error", "refused"), 31),
+    **dict.fromkeys(("lingering", "deleting", "partial", "interrupted", "compensated"), 33),
+    **dict.fromkeys(("starting", "spawning", "provisioning"), 36),
+}
+"""Of states, of both programs; what is as it should be has none."""
 
 
 def say(text: str) -> None:
@@ -29,14 +35,14 @@ def say(text: str) -> None:
     sys.stderr.write(f"{text}\n")
 
 
-def tell_error(error: PtydError) -> None:
+def tell_error(error: PtydError, program: str = "ptyd", next_steps: Mapping[Code, str] = NEXT_STEPS) -> None:
     """Tell what went wrong, who survived, and what to run next."""
-    say(f"ptyd: {error.code}: {printable(error.message)}")
+    say(f"{program}: {error.code}: {printable(error.message)}")
     for survivor in error.data.get("survivors", ()):
         where = "{pid} {command} (state {state}): {reason}".format_map(_Blank(survivor))
         say(f"  still there: {printable(where)}")
-    step = NEXT_STEPS.get(error.code)
-    if step and "ptyd " not in error.message:
+    step = next_steps.get(error.code)
+    if step and f"{program} " not in error.message:
         say(f"  {step}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import click
 
@@ -113,25 +113,40 @@ def wait(
 @command()
 def events(settings: Settings) -> int:
     """Write what happens to sessions, as it happens."""
-    follower = _Follower(settings)
-    while True:
-        try:
-            follower.follow()
-        except PtydError as error:
-            if error.code is not Code.UNREACHABLE:
-                raise
-        if follower.was_stopped:
-            follower.await_successor()
+    Follower(settings).run()
 
 
-class _Follower:
-    """One reader of events over any number of daemons."""
+class Follower:
+    """One reader of events over any number of daemons.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        settings: How to connect, and what to write.
+        program: Who says that events are missing.
+        farewell: The event after which a daemon was stopped on purpose.
+    """
+
+    def __init__(self, settings: Settings, program: str = "ptyd", farewell: str = "daemon.stopping") -> None:
         self._settings = settings
+        self._program = program
+        self._farewell = farewell
         self._client = settings.connect()
         self._place: dict[str, Any] | None = None
         self.was_stopped = False
+
+    def run(self) -> NoReturn:
+        """Write events until nobody serves any more.
+
+        Raises:
+            PtydError: unreachable; it was stopped, and nobody came after it.
+        """
+        while True:
+            try:
+                self.follow()
+            except PtydError as error:
+                if error.code is not Code.UNREACHABLE:
+                    raise
+            if self.was_stopped:
+                self.await_successor()
 
     def follow(self) -> None:
         """Write events until the connection is lost."""
@@ -139,9 +154,9 @@ class _Follower:
             self._client = self._settings.connect()
         answer = self._client.call("events.subscribe", {"since": self._place})
         if self._place is not None and self._place["daemon_id"] != answer["daemon_id"]:
-            say("[ptyd: another daemon serves now; events in between are not known]")
+            say(f"[{self._program}: another daemon serves now; events in between are not known]")
         elif answer["truncated"]:
-            say(f"[ptyd: {answer['truncated']} events are missing]")
+            say(f"[{self._program}: {answer['truncated']} events are missing]")
         self._place = {"daemon_id": answer["daemon_id"], "seq": answer["seq"]}
         try:
             for method, params in self._client.notifications():
@@ -171,10 +186,10 @@ class _Follower:
         match method:
             case "event":
                 self._place = {"daemon_id": params["daemon_id"], "seq": params["seq"]}
-                self.was_stopped = params["type"] == "daemon.stopping"
+                self.was_stopped = params["type"] == self._farewell
                 self._put(params)
             case "event_gap":
-                say(f"[ptyd: {params['to'] - params['from'] + 1} events are missing]")
+                say(f"[{self._program}: {params['to'] - params['from'] + 1} events are missing]")
 
     def _put(self, event: dict[str, Any]) -> None:
         if self._settings.json:

@@ -28,6 +28,7 @@ from ptyd.client.values import (
     parse_killed,
     parse_listing,
     parse_session,
+    parse_stats,
 )
 from ptyd.client.wire import Dialer
 from ptyd.cursor import Since
@@ -277,8 +278,7 @@ class Client:
 
     async def stats(self) -> Mapping[str, Any]:
         """Return the daemon's counters and limits."""
-        answer: Mapping[str, Any] = await self._link.call("daemon.stats", {})
-        return answer
+        return parse_stats(await self._link.call("daemon.stats", {}))
 
     async def stop(self, *, kill: bool = False) -> int:
         """Stop the daemon, which keeps sessions unless `kill`; return how many it leaves.

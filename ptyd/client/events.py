@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ptyd.calls import Params
-from ptyd.client.values import Event, Lost, parse_event
+from ptyd.client.values import Event, Lost, checked, parse_event
 from ptyd.client.wire import Dialer, Message, Wire, WireLost
 from ptyd.protocol.connection import NotificationReceived
 from ptyd.protocol.errors import Code
@@ -85,6 +85,7 @@ class EventStream:
             self._hang_up()
             raise
 
+    @checked
     def _subscribed(self, reply: Params) -> None:
         daemon_id = reply["daemon_id"]
         if self._since is None:
@@ -106,6 +107,7 @@ class EventStream:
             if isinstance(message, NotificationReceived):
                 self._apply(message.method, message.params)
 
+    @checked
     def _apply(self, method: str, params: dict[str, Any]) -> None:
         match method:
             case "event":

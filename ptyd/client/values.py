@@ -1,17 +1,22 @@
 """What the trio client returns and yields: frozen values, made from the wire's maps.
 
-Unknown keys are ignored, as protocol.md asks of every client; a missing optional one is None.
+Unknown keys are ignored, as protocol.md asks of every client; a missing optional one is None. What has
+no such shape at all is a `protocol_violation`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import attrs
 
+from ptyd.protocol.errors import Code, PtydError
+
 State = Literal["starting", "running", "lingering", "killing", "exited", "unsupervised"]
 Value = TypeVar("Value")
+P = ParamSpec("P")
 
 
 @attrs.frozen(kw_only=True)
@@ -187,37 +192,63 @@ class Lost:
 # --- from the wire -------------------------------------------------------------------------------
 
 
+def checked(parse: Callable[P, Value]) -> Callable[P, Value]:
+    """Let a caller see one kind of error only, whatever the other end has made up."""
+
+    @functools.wraps(parse)
+    def parsed(*args: P.args, **kwargs: P.kwargs) -> Value:
+        try:
+            return parse(*args, **kwargs)
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            text = f"the daemon's answer makes no sense ({type(error).__name__}: {error})"
+            raise PtydError(Code.PROTOCOL_VIOLATION, text) from error
+
+    return parsed
+
+
 def parse_exit(fields: Mapping[str, Any] | None) -> Exit | None:
     """Read an exit; nil is None."""
     return None if fields is None else _build(Exit, fields)
 
 
+@checked
 def parse_session(fields: Mapping[str, Any]) -> Session:
     """Read a session object."""
     return _build(Session, {**fields, "argv": tuple(fields["argv"]), "exit": parse_exit(fields.get("exit"))})
 
 
+@checked
 def parse_listing(fields: Mapping[str, Any]) -> Listing:
     """Read the answer to `session.list`."""
     return _build(Listing, {**fields, "sessions": tuple(map(parse_session, fields["sessions"]))})
 
 
+@checked
 def parse_killed(session_id: str, fields: Mapping[str, Any]) -> Killed:
     """Read the answer to `session.kill`."""
     parsed = {"exit": parse_exit(fields.get("exit")), "stragglers": tuple(fields["stragglers"])}
     return _build(Killed, {"id": session_id, **fields, **parsed})
 
 
+@checked
 def parse_happened(fields: Mapping[str, Any]) -> Happened:
     """Read the answer to `session.wait`."""
     return _build(Happened, {**fields, "exit": parse_exit(fields.get("exit"))})
 
 
+@checked
 def parse_chunk(fields: Mapping[str, Any]) -> Chunk:
     """Read the answer to `session.read`."""
     return _build(Chunk, fields)
 
 
+@checked
+def parse_stats(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Read the answer to `daemon.stats`."""
+    return dict(fields)
+
+
+@checked
 def parse_event(fields: Mapping[str, Any]) -> Event:
     """Read an `event` notification."""
     common = ("daemon_id", "seq", "type", "at_ms", "id")

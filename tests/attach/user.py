@@ -25,6 +25,8 @@ _COMMAND_LINE: Final = "import sys; from ptyd.cli import main; sys.argv[0] = 'pt
 class User:
     """Runs one command on a terminal of its own. Use it in a `with` block."""
 
+    command_line = _COMMAND_LINE
+
     def __init__(
         self, runtime: RuntimeDir, *arguments: str, rows: int = 24, cols: int = 80, **settings: str
     ) -> None:
@@ -35,7 +37,7 @@ class User:
         self.shown = b""
         self._seen = 0
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _COMMAND_LINE, *arguments],
+            [sys.executable, "-P", "-c", self.command_line, *arguments],
             env={**runtime.env, "TERM": "xterm-256color", **settings},
             cwd=runtime.base,
             stdin=slave,

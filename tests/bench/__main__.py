@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,14 +11,15 @@ from typing import Final
 
 import attrs
 
-from tests.bench import ending, streams
+from tests.bench import ending, host, streams
 from tests.bench.crowd import Crowd
+from tests.bench.private import cut_off, guarded
 from tests.bench.report import WITHOUT_DTACH, Figure, as_json, machine, table
 from tests.bench.terminals import has_dtach
-from tests.support import processes
 from tests.support.daemon import RuntimeDir
 
-STRANGERS: Final = ("PTYD_", "XDG_RUNTIME_DIR")
+# Every adoption costs the zygote's crash budget one death.
+SETTINGS: Final = {"PTYD_CRASH_BUDGET": "1000", "PTYD_RING_LINGER_S": "1"}
 
 
 @attrs.frozen(kw_only=True)
@@ -36,6 +36,7 @@ class Sizes:
     idle_rounds: int = 2
     sessions: int = 1000
     adoptions: int = 3
+    host: host.Sizes = host.FULL
 
 
 QUICK: Final = Sizes(
@@ -49,6 +50,7 @@ QUICK: Final = Sizes(
     idle_rounds=1,
     sessions=100,
     adoptions=1,
+    host=host.QUICK,
 )
 
 
@@ -59,34 +61,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample to FILE")
     options = parser.parse_args(argv)
     sizes = QUICK if options.quick else Sizes()
-    _cut_off()
-    figures = _guarded(sizes)
+    cut_off()
+    figures = guarded(lambda runtime: measure(runtime, sizes), SETTINGS)
+    _say("host service …")
+    figures += guarded(lambda runtime: host.measure(runtime, sizes.host), SETTINGS)
     if options.json:
         options.json.write_text(json.dumps(as_json(figures, attrs.asdict(sizes)), indent=2) + "\n")
     print(table(figures))
     return 0
-
-
-def _cut_off() -> None:
-    """Leave any ptyd of whoever runs this alone."""
-    for name in [name for name in os.environ if name.startswith(STRANGERS)]:
-        del os.environ[name]
-    os.environ.update(PTYD_TEST="1", PTYD_ALLOW_NESTED="1")
-
-
-def _guarded(sizes: Sizes) -> list[Figure]:
-    """Measure in a private runtime directory; nothing of it is left, whatever happens."""
-    processes.become_subreaper()
-    guard = processes.Guard()
-    # Every adoption costs the zygote's crash budget one death.
-    runtime = RuntimeDir({"PTYD_CRASH_BUDGET": "1000", "PTYD_RING_LINGER_S": "1"})
-    try:
-        figures = measure(runtime.start(), sizes)
-        runtime.stop()
-        return figures
-    finally:
-        guard.end_all()
-        runtime.remove()
 
 
 def measure(runtime: RuntimeDir, sizes: Sizes) -> list[Figure]:

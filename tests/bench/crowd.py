@@ -162,10 +162,10 @@ def _kib(path: Path, keys: tuple[str, ...]) -> int:
 
 
 def _busy_s(pids: Iterable[int]) -> float:
-    return sum(map(_process_s, pids))
+    return sum(map(process_s, pids))
 
 
-def _process_s(pid: int) -> float:
+def process_s(pid: int) -> float:
     """Return user and system time, to the nanosecond: ticks of 10 ms would hide an idle process.
 
     Source: proc(5) /proc/PID/stat utime and stime; the kernel's scheduler/sched-stats.rst.

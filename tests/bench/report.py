@@ -79,7 +79,7 @@ def percentile(samples: Sequence[float], percent: float) -> float:
 
 def table(figures: Sequence[Figure]) -> str:
     """Return the figures as a Markdown table."""
-    head = ["figure", "ptyd", "spread", "dtach", "target", "met", "note"]
+    head = ["figure", "here", "spread", "dtach", "target", "met", "note"]
     rows = [head, ["---"] * len(head), *map(_row, figures)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 

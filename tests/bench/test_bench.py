@@ -7,6 +7,7 @@ import json
 import pytest
 
 from tests.bench import __main__ as bench
+from tests.bench import host
 from tests.bench.report import Figure, as_json, percentile, table
 from tests.bench.terminals import has_dtach
 from tests.support.daemon import RuntimeDir
@@ -43,6 +44,14 @@ def test_every_target_of_the_issue_is_measured(daemon: RuntimeDir) -> None:
     assert all(bool(figure.reference) == has_dtach() for figure in relative)
     assert len(table(figures).splitlines()) == len(figures) + 2
     json.dumps(as_json(figures, {}))
+
+
+def test_every_target_of_the_host_service_is_measured(daemon: RuntimeDir) -> None:
+    tiny = host.Sizes(rounds=1, lists=1, rows=10, sessions=4, orphans=2, doomed=2)
+    figures = host.measure(daemon, tiny)
+    targets = [figure.target for figure in figures if figure.target]
+    assert targets == ["≤ 3 s", "≤ 20 ms", "≤ 1 s", "≤ 5 % of a core", "≤ 1 s", "≤ 1 s", "≤ 60 s"]
+    assert all(sample > 0 for figure in figures for sample in figure.samples)
 
 
 @pytest.mark.parametrize(

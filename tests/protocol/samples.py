@@ -26,6 +26,27 @@ SMALLEST: Final[dict[str, dict[str, Any]]] = {
 }
 """For each method the required fields, and nothing else."""
 
+HOST_SMALLEST: Final[dict[str, dict[str, Any]]] = {
+    "hello": {"client": "test/1", "protocols": [1]},
+    "events.subscribe": {},
+    "workspace.create": {},
+    "workspace.list": {},
+    "workspace.get": {"id": "a"},
+    "workspace.update": {"id": "a"},
+    "workspace.delete": {"id": "a"},
+    "session.create": {"workspace": "a", "argv": ["sh"]},
+    "session.list": {},
+    "session.dispose": {"id": "a"},
+    "session.adopt": {"owner": "a", "workspace": "a"},
+    "saga.list": {},
+    "saga.get": {"id": "a"},
+    "saga.resume": {"id": "a"},
+    "reap": {},
+    "passes": {},
+    "health": {},
+}
+"""The same of the host service's methods."""
+
 HEADERS_OF_4_GIB: Final[dict[str, bytes]] = {
     "str32": b"\xdb\xff\xff\xff\xff",
     "bin32": b"\xc6\xff\xff\xff\xff",

@@ -1,16 +1,16 @@
 """protocol.md and the code say the same: tables, errors, states, limits, and every example's bytes.
 
-Both directions: what the code has must be in the document, and what the document has in the code.
+Both directions: what the code has must be in the document, and what the document has in the code. What
+only the host service's chapter has is in `test_host_document`.
 """
 
-import ast
 import re
 import socket
 import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgpack
 import pytest
@@ -29,83 +29,51 @@ from ptyd.protocol.codec import (
 from ptyd.protocol.connection import ClientConnection, RequestReceived, ServerConnection
 from ptyd.protocol.errors import TABLE, PtydError
 from ptyd.protocol.fields import parse_map, table_rows
-from ptyd.protocol.messages import ANY_METHOD_ERRORS, ERRORS, METHODS, RESULTS, parse_params
-from ptyd.protocol.notifications import EVENT_TYPES, NOTIFICATIONS
+from ptyd.protocol.messages import ANY_METHOD_ERRORS, METHODS, parse_params
+from ptyd.protocol.notifications import NOTIFICATIONS
 from ptyd.protocol.states import (
     CONNECTION_TRANSITIONS,
     SESSION_TRANSITIONS,
     SessionEvent,
     SessionState,
 )
+from tests.protocol.document import (
+    DOCUMENT,
+    EXAMPLES,
+    HOST,
+    PTYD,
+    SERVICES,
+    Example,
+    Service,
+    anchor,
+    code,
+    each_example,
+    of_each,
+    result_rows,
+    section,
+    tables,
+)
 from tests.protocol.samples import decode_by_byte, decode_whole
-
-DOCUMENT = Path(__file__).parents[2].joinpath("protocol.md").read_text()
-Row = tuple[str, ...]
-
-SHAPES: dict[str, type] = {
-    "exit": results.Exit,
-    "session": results.Session,
-    "foreground": results.Foreground,
-    "straggler": results.Straggler,
-    "survivor": results.Survivor,
-}
-
-
-def section(title: str) -> str:
-    """The text below the heading `title`, down to the next heading of its level or above."""
-    found = re.search(rf"^(#+) {re.escape(title)}$", DOCUMENT, re.MULTILINE)
-    assert found, f"protocol.md has no section {title}"
-    rest = DOCUMENT[found.end() :]
-    level = len(found[1])
-    return re.split(rf"^#{{1,{level}}} ", rest, maxsplit=1, flags=re.MULTILINE)[0]
-
-
-def tables(text: str, first: str, second: str = "") -> list[list[Row]]:
-    """The rows of every table in `text` whose head begins so."""
-    found: list[list[Row]] = []
-    rows: list[Row] | None = None
-    for line in text.splitlines():
-        cells = tuple(cell.strip() for cell in line.strip("|").split(" | "))
-        if not line.startswith("|"):
-            rows = None
-        elif cells[0] == first and (not second or cells[1] == second):
-            rows = []
-            found.append(rows)
-        elif rows is not None and not line.startswith("|---"):
-            rows.append(cells)
-    return found
-
-
-def code(text: str) -> str:
-    return text.strip("`")
-
-
-def result_rows(cls: type) -> list[Row]:
-    """A shape as protocol.md shows it: what may be nil says so in its type."""
-    return [
-        (f"`{row.name}`", row.type + (" or nil" if row.default == "none" else ""), row.bound, row.meaning)
-        for row in table_rows(cls)
-    ]
-
 
 # --- tables --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_params_of_a_method(method: str) -> None:
-    text = section(method)
+@pytest.mark.parametrize("service, method", of_each("methods"))
+def test_params_of_a_method(service: Service, method: str) -> None:
+    text = service.section(method)
     documented = [rows for rows in tables(text, "field", "type") if len(rows[0]) == 5]
-    declared = [(f"`{row.name}`", *row[1:]) for row in table_rows(METHODS[method])]
+    declared = [(f"`{row.name}`", *row[1:]) for row in table_rows(service.methods[method])]
     assert documented == ([declared] if declared else [])
     assert ("Params: none." in text) is not bool(declared)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_result_of_a_method(method: str) -> None:
-    text, cls = section(method), RESULTS[method]
+@pytest.mark.parametrize("service, method", of_each("methods"))
+def test_result_of_a_method(service: Service, method: str) -> None:
+    text, cls = service.section(method), service.results[method]
     documented = [rows for rows in tables(text, "field", "type") if len(rows[0]) == 4]
-    if cls is results.Session:
-        assert "Result: a [session](#session)." in text
+    named = [name for name, shape in service.shapes.items() if shape is cls]
+    if named:
+        assert f"Result: a {service.link(named[0])}." in text
     elif cls is results.Nothing:
         assert "Result: an empty map." in text
     else:
@@ -114,12 +82,12 @@ def test_result_of_a_method(method: str) -> None:
     assert documented == [result_rows(other) for other in others]
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_errors_of_a_method(method: str) -> None:
-    found = re.search(r"^Errors: (.*)\.$", section(method), re.MULTILINE)
+@pytest.mark.parametrize("service, method", of_each("methods"))
+def test_errors_of_a_method(service: Service, method: str) -> None:
+    found = re.search(r"^Errors: (.*)\.$", service.section(method), re.MULTILINE)
     assert found
     documented = tuple(code(word) for word in found[1].split(", ") if word != "none of its own")
-    assert documented == ERRORS[method]
+    assert documented == service.errors[method]
 
 
 @pytest.mark.parametrize("name", NOTIFICATIONS)
@@ -127,18 +95,22 @@ def test_fields_of_a_notification(name: str) -> None:
     assert tables(section(name), "field") == [result_rows(NOTIFICATIONS[name])]
 
 
-@pytest.mark.parametrize("name", SHAPES)
-def test_fields_of_a_shape(name: str) -> None:
-    assert tables(section(name), "field") == [result_rows(SHAPES[name])]
+@pytest.mark.parametrize("service, name", of_each("shapes"))
+def test_fields_of_a_shape(service: Service, name: str) -> None:
+    assert tables(service.section(name), "field") == [result_rows(service.shapes[name])]
 
 
 def test_nothing_is_documented_that_does_not_exist() -> None:
     def headings(title: str) -> list[str]:
-        return re.findall(r"^### (.*)$", section(title), re.MULTILINE)
+        return re.findall(r"^###+ (.*)$", section(title), re.MULTILINE)
 
     assert headings("Methods") == list(METHODS)
     assert headings("Notifications") == list(NOTIFICATIONS)
-    assert headings("Shapes") == list(SHAPES)
+    assert headings("Shapes") == list(PTYD.shapes)
+    assert headings("hostsvc: methods") == [HOST.prefix + name for name in HOST.methods]
+    assert headings("hostsvc: shapes") == [HOST.prefix + name for name in HOST.shapes]
+    assert headings("hostsvc: notifications") == [HOST.prefix + "event"]
+    assert all(title.startswith(HOST.prefix) for title in headings("The host service"))
 
 
 def test_errors() -> None:
@@ -169,13 +141,15 @@ def test_limits() -> None:
     assert {code(row[0]): int(row[1]) for row in documented} == limits.ADVERTISED
 
 
-def test_event_types() -> None:
-    (documented,) = tables(section("event"), "type")
-    assert {code(row[0]): row[1] for row in documented} == EVENT_TYPES
+@pytest.mark.parametrize("service", SERVICES)
+def test_event_types(service: Service) -> None:
+    (documented,) = tables(service.section("event"), "type")
+    assert {code(row[0]): row[1] for row in documented} == service.events
 
 
-def test_ordering_is_numbered_and_binding() -> None:
-    (promises,) = tables(section("Ordering"), "#")
+@pytest.mark.parametrize("title", ["Ordering", "hostsvc: ordering"])
+def test_ordering_is_numbered_and_binding(title: str) -> None:
+    (promises,) = tables(section(title), "#")
     assert [int(row[0]) for row in promises] == list(range(1, len(promises) + 1))
     assert all("MUST" in row[1] or "MAY" in row[1] for row in promises)
 
@@ -200,9 +174,10 @@ def test_numbers_in_the_text_are_those_of_the_code() -> None:
 
 def test_links_and_contents() -> None:
     titles = re.findall(r"^#+ (.*)$", DOCUMENT, re.MULTILINE)
-    anchors = {title.lower().replace(" ", "-").replace(".", "") for title in titles}
-    for anchor in re.findall(r"\]\(#(.*?)\)", DOCUMENT):
-        assert anchor in anchors
+    assert len(set(titles)) == len(titles)
+    anchors = {anchor(title) for title in titles}
+    for found in re.findall(r"\]\(#(.*?)\)", DOCUMENT):
+        assert found in anchors
     contents = next(line for line in DOCUMENT.splitlines() if line.startswith("Contents: "))
     assert re.findall(r"\[(.*?)\]", contents) == re.findall(r"^## (.*)$", DOCUMENT, re.MULTILINE)
 
@@ -212,30 +187,6 @@ def test_nothing_is_left_open() -> None:
 
 
 # --- examples ------------------------------------------------------------------------------------
-
-
-class Example(NamedTuple):
-    title: str
-    is_from_client: bool
-    literal: list[Any]
-    wire: bytes
-
-
-def examples() -> list[Example]:
-    found = []
-    for part in re.split(r"^### ", DOCUMENT, flags=re.MULTILINE)[1:]:
-        title = part.split("\n", 1)[0]
-        for block in re.findall(r"^```example\n(.*?)^```", part, re.MULTILINE | re.DOTALL):
-            for shown in re.split(r"^(?=>>>|<<<)", block, flags=re.MULTILINE)[1:]:
-                lines = shown[3:].splitlines()
-                is_hex = [re.fullmatch(r"[0-9a-f]{2}( [0-9a-f]{2})*", line) is not None for line in lines]
-                text = "\n".join(line for line, h in zip(lines, is_hex, strict=True) if not h)
-                wire = bytes.fromhex(" ".join(line for line, h in zip(lines, is_hex, strict=True) if h))
-                found.append(Example(title, shown[:3] == ">>>", ast.literal_eval(text.strip()), wire))
-    return found
-
-
-EXAMPLES = examples()
 
 
 def encode(literal: list[Any]) -> bytes:
@@ -255,7 +206,7 @@ def encode(literal: list[Any]) -> bytes:
     return bytes(msgpack.packb(literal))
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.title)
+@each_example
 def test_an_example_is_what_its_bytes_say(example: Example) -> None:
     assert encode(example.literal) == example.wire
     for decode in (decode_whole, decode_by_byte):
@@ -269,22 +220,22 @@ def test_an_example_is_what_its_bytes_say(example: Example) -> None:
                 assert [2, *message] == example.literal
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.title)
+@each_example
 def test_an_example_is_valid(example: Example) -> None:
     match example.literal:
         case [0, _, method, params] | [2, method, params] if example.is_from_client:
             assert method == example.title
-            parse_params(method, params)
+            parse_params(method, params, example.service.methods)
         case [2, method, [params]]:
             assert method == example.title
             parse_map(NOTIFICATIONS[method], params)
         case [1, _, None, {"results": _} as result]:
             parse_map(results.SessionKillManyResult, result)
         case [1, _, None, result]:
-            parse_map(RESULTS[example.title], result)
+            parse_map(example.service.results[example.title], result)
         case [1, _, error, None]:
             refused = PtydError.from_wire(error)
-            assert refused.code in ERRORS[example.title]
+            assert refused.code in example.service.errors[example.title]
             if isinstance(error, dict):
                 parse_map(results.WireError, error)
             for survivor in refused.data.get("survivors", []):
@@ -293,11 +244,13 @@ def test_an_example_is_valid(example: Example) -> None:
             raise AssertionError(other)
 
 
-def test_every_method_and_notification_has_its_examples() -> None:
-    shown = {(e.title, e.literal[0]) for e in EXAMPLES}
-    assert {title for title, kind in shown if kind == 0} == set(METHODS)
-    assert {title for title, kind in shown if kind == 1} == set(METHODS)
-    assert {t for t, kind in shown if kind == 2} == set(NOTIFICATIONS) | {"session.input"}
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_method_and_notification_has_its_examples(service: Service) -> None:
+    shown = {(e.title, e.literal[0]) for e in EXAMPLES if e.service is service}
+    assert {title for title, kind in shown if kind == 0} == set(service.methods)
+    assert {title for title, kind in shown if kind == 1} == set(service.methods)
+    notified = {title for title, kind in shown if kind == 2}
+    assert notified == ({"event"} if service is HOST else {*NOTIFICATIONS, "session.input"})
 
 
 def test_examples_between_our_own_two_ends() -> None:
@@ -308,7 +261,7 @@ def test_examples_between_our_own_two_ends() -> None:
             client.in_flight[example.literal[1]] = example.title
             assert len(client.receive(example.wire)) == 1
         else:
-            assert len(ServerConnection().receive(example.wire)) == 1
+            assert len(ServerConnection(example.service.methods).receive(example.wire)) == 1
 
 
 # --- the client in 30 lines ----------------------------------------------------------------------

@@ -1,0 +1,5 @@
+"""`python -m hostsvc`: the same as `hostsvc`."""
+
+from hostsvc.cli import main
+
+main()

@@ -1,0 +1,28 @@
+"""What the host service tells of without being asked: the types of its events, for whoever subscribes."""
+
+from __future__ import annotations
+
+from typing import Final
+
+EVENT_TYPES: Final[dict[str, str]] = {
+    "workspace.created": "its folder is there",
+    "workspace.updated": "its name, labels or protection have changed",
+    "workspace.deleting": "its deletion is sealed: it takes nothing new",
+    "workspace.deleted": "it is gone; `left` sessions are still to be proven dead",
+    "workspace.deletion_undone": "its deletion was undone before the point of no return",
+    "saga.step": "a deletion has begun a step",
+    "saga.stuck": "a deletion has failed so often that a person should look",
+    "session.created": "its program runs",
+    "session.dispose_requested": "its end was asked for",
+    "session.disposed": "it was to end, and its death is proven",
+    "session.exited": "it ended by itself, with proof",
+    "session.lost": "it is gone, and how it ended was not recorded",
+    "session.failed": "it never ran",
+    "session.stuck": "its kill has failed so often that a person should look",
+    "session.orphan_killed": "a living one without a row that wants it was ended",
+    "session.adopted": "it was taken over from a lost index",
+    "reaper.progress": "a pass is under way: `done` of `total`",
+    "reaper.pass": "a pass found or did something new",
+    "service.ready": "requests are served",
+    "service.stopping": "every connection will be closed",
+}
