@@ -45,14 +45,17 @@ ASYNC_RULES := --select=ASYNC1,ASYNC2,ASYNC3,ASYNC900 --startable-in-context-man
 types: setup ## mypy, strict
 	$(BIN)/mypy
 
+# A file's tests stay together, as they share a daemon; a file more than there are cores, as they wait a lot.
+AT_ONCE = --numprocesses=$$(($$(nproc) + 1)) --dist=loadfile
+
 cover: setup ## the tests with branch coverage, of subprocesses too; the crash cases are left out
 	rm -rf build/coverage && mkdir -p build/coverage
-	$(BIN)/coverage run -m pytest --ignore=tests/crash
+	$(BIN)/coverage run -m pytest $(AT_ONCE) --ignore=tests/crash
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
 crash: setup ## the crash cases: what dies by SIGKILL cannot be measured
-	$(BIN)/python -m pytest tests/crash
+	$(BIN)/python -m pytest $(AT_ONCE) tests/crash
 
 soak: setup ## all tests at full size; takes hours
 	PTYD_SOAK=1 $(BIN)/python -m pytest

@@ -14,7 +14,6 @@ import fcntl
 import json
 import os
 import stat
-import tempfile
 import time
 from collections.abc import Mapping
 
@@ -45,6 +44,8 @@ def runtime_path(explicit: str | None = None, env: Mapping[str, str] | None = No
         raise RuntimeDirError("PTYD_TEST is set: name a private PTYD_RUNTIME_DIR first")
     if env.get("XDG_RUNTIME_DIR"):
         return os.path.join(os.path.abspath(env["XDG_RUNTIME_DIR"]), "ptyd")
+    import tempfile  # rarely needed, and slow to import for a quick command
+
     return os.path.join(tempfile.gettempdir(), f"ptyd-{os.getuid()}")
 
 

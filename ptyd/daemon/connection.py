@@ -196,7 +196,7 @@ class Client:
     def flush(self) -> None:
         """Send what is due: what waits, then events, then one chunk of each attachment that has more."""
         self._is_scheduled = False
-        if not self.is_open or not self._drain():
+        if not self.is_open or (self._outbox and not self._drain()):
             return
         if self._push_events() and not self._drain():
             return
@@ -205,8 +205,9 @@ class Client:
         for _ in range(len(self._dirty)):
             attachment = self._dirty.popleft()
             self._outbox.push(*attachment.next_frames())
+            is_drained = self._drain()
             self._after_frames(attachment)
-            if not self._drain():
+            if not is_drained:
                 return
         if self._dirty:
             self._schedule()
@@ -266,7 +267,7 @@ class Client:
         self._mark(attachment)
 
     def _mark(self, attachment: Attachment) -> None:
-        if attachment.is_dirty or not attachment.has_more():
+        if attachment.is_dirty:
             return
         attachment.is_dirty = True
         self._dirty.append(attachment)

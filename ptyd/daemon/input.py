@@ -68,6 +68,5 @@ def _error(session: Session, verdict: Verdict | None) -> PtydError | None:
         case Verdict.ENDED:
             return PtydError(Code.ENDED, f"session {session.id} takes no more input")
         case None:
-            return PtydError(
-                Code.BUSY, f"the link to session {session.id} broke; the input may have been taken"
-            )
+            message = f"the link to session {session.id} broke; the input may have been taken; look first"
+            return PtydError(Code.BUSY, message, maybe_taken=True)

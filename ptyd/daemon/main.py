@@ -32,6 +32,7 @@ from ptyd.daemon.server import Server
 from ptyd.daemon.watch import Watch
 from ptyd.daemon.zygote_link import ZygoteLink
 from ptyd.log import set_up_log
+from ptyd.protocol.errors import Code
 from ptyd.protocol.eventlog import EventLog
 from ptyd.shim.link import EXIT_CONFIG, EXIT_STOPPED, EXIT_TEMPORARY
 
@@ -137,12 +138,17 @@ class Daemon:
     def _say_stopping(self) -> None:
         """Only where it was asked for: else clients are to come back, and that starts a new pair."""
         self._events.emit("daemon.stopping")
+        farewell = {
+            "code": Code.STOPPING.value,
+            "message": "the daemon was told to stop; start one: ptyd daemon",
+        }
         for client in list(self._clients):
             for attachment in list(client.attachments.values()):
                 client.drop(attachment)  # no output after its last word
                 body = {"attachment": attachment.number, "reason": "stopping"}
                 client.send(client.protocol.notify("session.detached", body))
             client.flush()  # the event, which waits for its turn
+            client.close_after(client.protocol.notify("error", farewell))
 
     # -- the runtime directory -------------------------------------------------------------------------
 

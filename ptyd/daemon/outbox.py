@@ -25,9 +25,8 @@ class Outbox:
         return bool(self._buffers)
 
     def push(self, *buffers: bytes) -> None:
-        for buffer in buffers:
-            self._buffers.append(buffer)
-            self.size += len(buffer)
+        self._buffers += buffers
+        self.size += sum(map(len, buffers))
 
     def send(self) -> bool:
         """Send as far as it goes; tell whether all of it went.
@@ -44,6 +43,9 @@ class Outbox:
 
     def _sent(self, count: int) -> None:
         self.size -= count
+        if not self.size:
+            self._buffers.clear()  # nearly always
+            return
         while count:
             first = self._buffers[0]
             if count < len(first):

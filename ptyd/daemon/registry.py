@@ -94,6 +94,8 @@ class Registry:
         return session
 
     def select(self, labels: dict[str, str]) -> list[Session]:
+        if not labels:
+            return [*self.sessions.values()]
         return [s for s in self.sessions.values() if labels.items() <= s.labels.items()]
 
     @property

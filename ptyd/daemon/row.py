@@ -1,6 +1,7 @@
 """A session as the wire shows it.
 
 Pure over what the daemon knows: builds the plain map that protocol.md describes, and decides `busy`.
+For lists it comes packed, and what is packed once of a session is kept until it changes.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import time
 from typing import Any
 
 from ptyd.daemon.session import Session
+from ptyd.protocol.codec import Packed, join_pairs, pack_pairs
 from ptyd.protocol.states import SessionState
 from ptyd.shim.link import Body
 
@@ -21,24 +23,47 @@ BUSY_OUTPUT_MS = 10_000  # output younger than this: somebody is at work
 
 def session_row(session: Session, look: Body | None = None) -> dict[str, Any]:
     """Return the session as protocol.md describes it; `look` is the shim's answer to a detailed one."""
-    now_ms = time.time_ns() // 1_000_000
-    output = session.output
-    quiet_ms = session.quiet_ms()
-    created_at_ms = session.record["created_at_ms"]
+    return _settled(session) | _moving(session, look)
+
+
+def pack_row(session: Session, look: Body | None = None) -> Packed:
+    """Return the row packed, for a list; what seldom changes is packed once for many of them."""
+    if session.packed is None:
+        session.packed = pack_pairs(_settled(session))
+    return join_pairs(session.packed, pack_pairs(_moving(session, look)))
+
+
+def _settled(session: Session) -> dict[str, Any]:
+    """What changes only with the session's record, facts or state."""
+    known = session.known
     return {
         "id": session.id,
-        "generation": session.generation,
-        "name": session.name,
+        "generation": known["generation"],
+        "name": known.get("name") or None,
         "state": session.state.value,
-        "argv": session.record["argv"],
-        "cwd": session.record["cwd"],
-        "pid": session.fact("pid"),
-        "pid_start": session.fact("pid_start"),
-        "rows": session.fact("rows"),
-        "cols": session.fact("cols"),
-        "labels": session.record.get("labels") or {},
-        "created_at_ms": created_at_ms,
-        "age_ms": max(0, now_ms - created_at_ms),
+        "argv": known["argv"],
+        "cwd": known["cwd"],
+        "pid": known.get("pid"),
+        "pid_start": known.get("pid_start"),
+        "rows": known.get("rows"),
+        "cols": known.get("cols"),
+        "labels": known.get("labels") or {},
+        "created_at_ms": known["created_at_ms"],
+        "exit": known.get("exit"),
+        "proof": known.get("proof"),
+        "ended_at_ms": known.get("ended_at_ms"),
+        "shim_pid": known.get("shim_pid"),
+        "shim_start": known.get("shim_start"),
+        "boot_id": known.get("boot_id"),
+    }
+
+
+def _moving(session: Session, look: Body | None) -> dict[str, Any]:
+    """What is another at every look."""
+    output = session.output
+    quiet_ms = session.quiet_ms()
+    return {
+        "age_ms": max(0, time.time_ns() // 1_000_000 - session.known["created_at_ms"]),
         "attached": session.attached,
         "output_offset": output.head if output else 0,
         "scrollback_start": output.start if output else 0,
@@ -46,12 +71,6 @@ def session_row(session: Session, look: Body | None = None) -> dict[str, Any]:
         "foreground": look.get("foreground") if look else None,
         "busy": _is_busy(session, look, quiet_ms) if look is not None else None,
         "processes": look.get("processes") if look else None,
-        "exit": session.exit,
-        "proof": session.fact("proof"),
-        "ended_at_ms": session.fact("ended_at_ms"),
-        "shim_pid": session.fact("shim_pid"),
-        "shim_start": session.fact("shim_start"),
-        "boot_id": session.fact("boot_id"),
     }
 
 

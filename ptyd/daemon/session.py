@@ -19,12 +19,14 @@ from ptyd.daemon.output import Output, RingView, Tail
 from ptyd.daemon.pending import ASK_DEADLINE_S, Pending
 from ptyd.daemon.poller import Poller
 from ptyd.daemon.verdicts import OnVerdict, Verdicts
+from ptyd.protocol.codec import Pairs
 from ptyd.protocol.errors import Code, PtydError
 from ptyd.protocol.states import SessionEvent, SessionState, next_state
 from ptyd.ring import RingError
 from ptyd.shim.link import (
     BIND_MESSAGE,
     UNWATCH_MESSAGE,
+    WAKE_MESSAGE,
     WATCH_MESSAGE,
     Body,
     Kind,
@@ -38,7 +40,7 @@ from ptyd.shim.link import (
     unpack_taken,
 )
 
-MESSAGES_PER_TURN = 32  # of one link; wake-ups pile up while we are busy, and one look serves them all
+MESSAGES_PER_TURN = 32  # of one link
 INPUT_BACKLOG_BYTES = 4 << 20  # of input that a shim does not take; half of the link is left for a kill
 
 
@@ -52,12 +54,14 @@ Answer = Callable[[Body | None], None]  # None: the link broke before the answer
 
 
 class Session:
-    """A session; `record` holds what never changes, `facts` what the shim said last."""
+    """A session; `record` holds what hardly ever changes, `facts` what the shim said last."""
 
     def __init__(self, record: Body, poller: Poller, on_change: Callable[[Session, Body], None]) -> None:
         self.id: str = record["id"]
-        self.record = record
-        self.facts: Body = {}
+        self._record = record
+        self._facts: Body = {}
+        self._known: Body | None = None
+        self.packed: Pairs | None = None  # by `row`, for lists; dropped when anything of it changes
         self.state = SessionState.STARTING
         self._followers: set[Follower] = set()
         self.attached = 0
@@ -77,6 +81,29 @@ class Session:
         self._tail: Tail | None = None  # in place of a ring that is gone
 
     # -- facts -----------------------------------------------------------------------------------------
+
+    @property
+    def record(self) -> Body:
+        return self._record
+
+    @record.setter
+    def record(self, record: Body) -> None:
+        self._record, self._known, self.packed = record, None, None
+
+    @property
+    def facts(self) -> Body:
+        return self._facts
+
+    @facts.setter
+    def facts(self, facts: Body) -> None:
+        self._facts, self._known, self.packed = facts, None, None
+
+    @property
+    def known(self) -> Body:
+        """The record, and over it the facts; put together once, for a list of a thousand sessions."""
+        if self._known is None:
+            self._known = {**self._record, **self._facts}
+        return self._known
 
     @property
     def generation(self) -> int:
@@ -112,14 +139,14 @@ class Session:
 
     @property
     def exit(self) -> dict[str, int] | None:
-        found: dict[str, int] | None = self.facts.get("exit", self.record.get("exit"))
+        found: dict[str, int] | None = self.known.get("exit")
         return found
 
     def fact(self, key: str) -> Any:
-        return self.facts.get(key, self.record.get(key))
+        return self.known.get(key)
 
     def move(self, event: SessionEvent) -> None:
-        self.state = next_state(self.state, event)
+        self.state, self.packed = next_state(self.state, event), None
 
     def take_facts(self, facts: Body) -> None:
         """Take over what the shim says and move through the states it implies."""
@@ -178,8 +205,9 @@ class Session:
                 link.flush()
                 self._want_write(link.wants_write)
             for _ in range(MESSAGES_PER_TURN):
-                if (got := self._receive(link)) is None:
-                    break
+                got = self._receive(link)
+                if got is None or got[0] == WAKE_MESSAGE:
+                    break  # output first: what else has come, epoll tells again
                 self._take(*got)
         except (LinkClosed, RingError, ValueError, LookupError, TypeError, struct.error):
             self._link_lost()

@@ -28,12 +28,17 @@ __all__ = [
     "FramingError",
     "Message",
     "Notification",
+    "Packed",
+    "Pairs",
     "Request",
     "Response",
     "Unacceptable",
+    "join_pairs",
     "pack_error",
+    "pack_list",
     "pack_notification",
     "pack_output_header",
+    "pack_pairs",
     "pack_request",
     "pack_response",
     "valid_utf8",
@@ -202,7 +207,38 @@ def valid_utf8(text: str) -> str:
 # --- messages to bytes ---------------------------------------------------------------------------
 
 # One for all: a new Packer allocates its buffer anew. Values from the wire go back as they came.
-_pack: Final = msgpack.Packer(unicode_errors="surrogateescape", use_bin_type=True).pack
+_packer: Final = msgpack.Packer(unicode_errors="surrogateescape", use_bin_type=True)
+_pack: Final = _packer.pack
+_FIXMAP_PAIRS: Final = 15  # up to here a map's header is one byte, and above three
+
+
+class Packed(bytes):
+    """A value that is packed already: an answer made of it is sent as it is."""
+
+
+class Pairs:
+    """Some pairs of a map, packed, without a header."""
+
+    __slots__ = ("count", "packed")
+
+    def __init__(self, count: int, packed: bytes) -> None:
+        self.count = count
+        self.packed = packed
+
+
+def pack_pairs(pairs: dict[str, Any]) -> Pairs:
+    packed: bytes = _pack(pairs)
+    return Pairs(len(pairs), packed[1 if len(pairs) <= _FIXMAP_PAIRS else 3 :])
+
+
+def join_pairs(one: Pairs, other: Pairs) -> Packed:
+    """One map out of two parts of it, which have no key in common."""
+    return Packed(_packer.pack_map_header(one.count + other.count) + one.packed + other.packed)
+
+
+def pack_list(key: str, items: list[Packed]) -> Pairs:
+    """One pair, with an array of values that are packed already."""
+    return Pairs(1, b"".join((_pack(key), _packer.pack_array_header(len(items)), *items)))
 
 
 def pack_request(msgid: int, method: str, params: dict[str, Any]) -> bytes:
@@ -210,7 +246,8 @@ def pack_request(msgid: int, method: str, params: dict[str, Any]) -> bytes:
 
 
 def pack_response(msgid: int, result: object) -> bytes:
-    return _pack((RESPONSE, msgid, None, result))  # type: ignore[no-any-return]
+    packed: bytes = _pack((RESPONSE, msgid, None, None if type(result) is Packed else result))
+    return packed[:-1] + result if type(result) is Packed else packed
 
 
 def pack_error(msgid: int, error: PtydError, as_map: bool) -> bytes:

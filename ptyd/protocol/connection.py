@@ -93,10 +93,12 @@ class ServerConnection:
     """
 
     def __init__(self, methods: dict[str, type] | None = None) -> None:
-        from ptyd.protocol.messages import METHODS, parse_params  # see the module's docstring
+        from ptyd.protocol.keystroke import Keystrokes  # see the module's docstring
+        from ptyd.protocol.messages import METHODS, parse_params
 
         self._methods = METHODS if methods is None else methods
         self._parse_params = parse_params
+        self._keystrokes = Keystrokes()
         self._decoder = Decoder(TO_DAEMON)
         self._in_flight: set[int] = set()
         self.state = ConnectionState.FRESH
@@ -118,6 +120,8 @@ class ServerConnection:
         if not data:
             self._move(ConnectionEvent.EOF)
             return []
+        if not self._decoder.pending_bytes and (typed := self._keystrokes.again(data)):
+            return [NotificationReceived(_INPUT, typed)]
         self._decoder.feed(data)
         events: list[ServerEvent] = []
         try:
@@ -194,9 +198,10 @@ class ServerConnection:
             return None  # protocol.md, "Messages": unknown notifications are ignored
         try:
             params = self._parse_params(note.method, note.params, self._methods)
-            return NotificationReceived(note.method, params)
         except PtydError as error:
             return Refused(self.notify("session.input_refused", _refused_input(note.params, error)))
+        self._keystrokes.note(params)
+        return NotificationReceived(note.method, params)
 
 
 def _refused_input(params: object, error: PtydError) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def test_ls_imports_nothing_heavy(daemon: RuntimeDir) -> None:
         [sys.executable, "-c", program], env=daemon.env, capture_output=True, text=True, check=True
     )
     loaded = set(done.stdout.split())
-    heavy = {"trio", "attr", "structlog", "asyncio", "subprocess"}
+    heavy = {"trio", "attr", "structlog", "asyncio", "subprocess", "tempfile"}
     assert not loaded & (heavy | {"ptyd.client", "ptyd.attach", "ptyd.daemon"})
 
 

@@ -66,11 +66,18 @@ def test_S10_nothing_is_left_of_many_sessions(runtime: RuntimeDir) -> None:
         grown = {role: private_bytes(pid) - memory[role] for role, pid in pair.items()}
         print(f"grown by {count} sessions: {grown}")
         assert all(bytes_ < SLACK_BYTES + count * KEPT_BYTES for bytes_ in grown.values()), grown
-        assert len(rpc.call("session.list")["sessions"]) == kept
+        wait_until(lambda: len(rpc.call("session.list")["sessions"]) == kept, what=f"{kept} are kept")
+    wait_until(lambda: len(files(runtime, ".json")) == kept, what=f"{kept} records are kept")
+    wait_until(lambda: not strange_files(runtime), what="nothing but records and fences is left")
+
+
+def files(runtime: RuntimeDir, suffix: str) -> list[str]:
+    return [name for name in os.listdir(runtime.path / "sessions") if name.endswith(suffix)]
+
+
+def strange_files(runtime: RuntimeDir) -> list[str]:
     names = os.listdir(runtime.path / "sessions")
-    assert sum(name.endswith(".json") for name in names) == kept
-    strange = [name for name in names if not name.endswith((".json", ".fence"))]
-    assert strange == []
+    return [name for name in names if not name.endswith((".json", ".fence"))]
 
 
 def settle(pair: dict[str, int], fds: dict[str, int] | None) -> None:

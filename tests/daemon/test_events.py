@@ -11,7 +11,7 @@ from ptyd.protocol.eventlog import EventLog
 from ptyd.protocol.limits import EVENTS_KEPT
 from tests.daemon.conftest import Connect
 from tests.support.daemon import RuntimeDir
-from tests.support.rpc import Rpc, RpcError
+from tests.support.rpc import Disconnected, Rpc, RpcError
 from tests.support.sessions import spawn, spawn_ready, wait_for_end, wait_for_output
 from tests.support.stream import numbered_program
 from tests.support.waiting import wait_until
@@ -244,6 +244,27 @@ def test_stopping_is_told(daemon: RuntimeDir) -> None:
             if params["reason"] in ("stopping", "ended"):
                 break
         assert method == "session.detached"
+
+
+def test_stopping_is_told_to_every_connection_last(daemon: RuntimeDir) -> None:
+    with daemon.connect() as idle, daemon.connect() as rpc, daemon.connect() as subscribed:
+        told = Subscriber(subscribed)
+        idle.call("daemon.stats")
+        rpc.call("daemon.stop")
+        told.until("daemon.stopping")
+        for connection in (idle, rpc, subscribed):
+            _, params = connection.next_notification("error")
+            assert params["code"] == "stopping"
+            with pytest.raises(Disconnected):
+                connection.next_notification()
+
+
+def test_a_daemon_that_leaves_for_a_new_pair_does_not_say_that_it_stops(daemon: RuntimeDir) -> None:
+    with daemon.connect() as idle:
+        idle.call("daemon.stats")
+        daemon.kill_zygote()
+        with pytest.raises(Disconnected):
+            idle.next_notification()
 
 
 # --- the log itself --------------------------------------------------------------------------------

@@ -359,6 +359,37 @@ def test_list_by_state(rpc: Rpc, tmp_path: Path) -> None:
     end(rpc, running, lingering)
 
 
+def test_a_list_is_never_older_than_a_look_at_one(rpc: Rpc) -> None:
+    """What a list keeps of a row it drops with every change of record, facts or state."""
+    mine = {"suite": "kept rows"}
+    still = ("age_ms", "last_output_age_ms", "foreground", "busy", "processes")
+
+    def same_row() -> dict[str, Any]:
+        call(rpc, "session.list")  # keeps it as it is now
+        row = call(rpc, "session.get", id=session)
+        [line] = call(rpc, "session.list", labels=row["labels"])["sessions"]
+        assert {key: line[key] for key in line if key not in still} == {
+            key: row[key] for key in row if key not in still
+        }
+        assert line.keys() == row.keys()
+        return row
+
+    session = spawn_ready(rpc, "trap '' HUP; read x; echo more; sleep 1000 & exit 3", labels=mine)
+    assert same_row()["state"] == "running"
+    call(rpc, "session.update", id=session, name="kept", labels={**mine, "more": "x"})
+    assert (same_row()["name"], same_row()["labels"]["more"]) == ("kept", "x")
+    call(rpc, "session.resize", id=session, rows=11, cols=22)
+    assert (same_row()["rows"], same_row()["cols"]) == (11, 22)
+    call(rpc, "session.attach", id=session)
+    assert same_row()["attached"] == 1
+    call(rpc, "session.input", id=session, data=b"\n")
+    wait_for_output(rpc, session, b"more")
+    wait_for_end(rpc, session, "exit")
+    assert (same_row()["state"], same_row()["exit"]) == ("lingering", {"code": 3})
+    end(rpc, session)
+    assert (same_row()["state"], same_row()["proof"]) == ("exited", "echild")
+
+
 def test_detail_only_when_asked_for(rpc: Rpc) -> None:
     mine = {"suite": "detail"}
     session = spawn_ready(rpc, "sleep 1000; true", labels=mine)
@@ -580,6 +611,8 @@ def test_stop_leaves_the_sessions_to_the_next_daemon(daemon: RuntimeDir) -> None
         assert call(rpc, "daemon.stop") == {"sessions": 1}
         _, params = rpc.next_notification("session.detached")
         assert params["reason"] == "stopping"
+        method, params = rpc.next_notification()
+        assert (method, params["code"]) == ("error", "stopping")
         with pytest.raises(Disconnected):
             rpc.next_notification()
     wait_until(lambda: not processes.alive(old), what="the daemon leaves")

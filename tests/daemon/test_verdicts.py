@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import select
+import socket
+
+from ptyd.daemon.input import send_input
+from ptyd.daemon.poller import Poller
+from ptyd.daemon.session import Session
 from ptyd.daemon.verdicts import UNANSWERED, Verdicts
-from ptyd.shim.link import Verdict
+from ptyd.protocol.errors import Code, PtydError
+from ptyd.shim.link import Link, Verdict
 
 
 def make() -> tuple[Verdicts, list[tuple[int, Verdict | None]]]:
@@ -53,3 +60,17 @@ def test_a_broken_link_is_told_to_who_waits() -> None:
     verdicts.break_off()
     verdicts.take(2, Verdict.FULL)
     assert heard == [(1, None)]
+
+
+def test_input_on_a_link_that_breaks_is_told_apart_from_input_that_was_never_sent() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    poller = Poller()
+    session = Session({"id": "a", "generation": 1}, poller, lambda *_: None)
+    heard: list[PtydError | None] = []
+    session.connect(Link(ours))
+    send_input(session, b"sent", heard.append)
+    theirs.close()
+    session._ready(select.EPOLLIN)
+    assert [error and (error.code, error.data) for error in heard] == [(Code.BUSY, {"maybe_taken": True})]
+    assert session.gone().code is Code.BUSY  # what the same input is answered from now on
+    assert session.gone().data == {}

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import trio
 
 from ptyd.daemon.connection import Client
 from ptyd.daemon.handlers.context import Context
 from ptyd.daemon.handlers.table import Table
-from ptyd.daemon.row import session_row
+from ptyd.daemon.row import pack_row, session_row
 from ptyd.daemon.session import Session
 from ptyd.protocol import messages
+from ptyd.protocol.codec import Packed, join_pairs, pack_list, pack_pairs
 from ptyd.protocol.errors import Code, PtydError
 from ptyd.shim.link import Body
 
@@ -33,26 +32,25 @@ class Sessions:
         chosen = [session for session in found if request.state is None or session.state == request.state]
         if request.detail:
             return self._list_detailed(chosen)
-        return self._listing([session_row(session) for session in chosen])
+        return self._listing([pack_row(session) for session in chosen])
 
     async def _list_detailed(self, sessions: list[Session]) -> object:
-        rows: dict[str, dict[str, Any]] = {}
+        rows: dict[str, Packed] = {}
 
         async def look(session: Session) -> None:
-            rows[session.id] = session_row(session, await self._look(session))
+            rows[session.id] = pack_row(session, await self._look(session))
 
         async with trio.open_nursery() as nursery:
             for session in sessions:
                 nursery.start_soon(look, session)
         return self._listing([rows[session.id] for session in sessions])
 
-    def _listing(self, rows: list[dict[str, Any]]) -> object:
-        registry = self._context.registry
-        return {
+    def _listing(self, rows: list[Packed]) -> object:
+        told = {
             "instance_id": self._context.identity.instance_id,
-            "complete": registry.is_complete,
-            "sessions": rows,
+            "complete": self._context.registry.is_complete,
         }
+        return join_pairs(pack_pairs(told), pack_list("sessions", rows))
 
     async def _look(self, session: Session) -> Body:
         """Ask what a session runs; an empty answer when nobody can tell."""

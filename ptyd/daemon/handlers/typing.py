@@ -28,11 +28,12 @@ class Typing:
     def _writable(self, client: Client, id_or_name: str) -> Session:
         session = self._context.registry.get(id_or_name)
         views = [view for view in client.attachments.values() if view.session is session]
-        if views and not any(view.may_write for view in views):
+        writers = [view for view in views if view.may_write]
+        if views and not writers:
             raise PtydError(Code.READ_ONLY, f"this connection is attached to {session.id} for reading only")
         if not session.is_living or not session.is_linked:
             raise session.gone()
-        for view in views:
+        for view in writers:
             fit(session, view)
         return session
 
