@@ -306,7 +306,7 @@ def test_session_ls(cli: Cli) -> None:
 def test_C21_session_ls_shows_foreign_ones_apart(cli: Cli) -> None:
     stranger = cli.host.runtime.call("session.spawn", argv=["sleep", "1000"], name="stranger")["id"]
     try:
-        own, foreign = cli.ok("session", "ls").out.split("\nnot of this index, and left alone:\n")
+        own, foreign = cli.ok("session", "ls").out.split("\nalive in ptyd, without a row here:\n")
         assert stranger not in own
         assert foreign.splitlines()[1].split() == [stranger, "running", "-"]
         assert cli.ok("session", "ls", "-q").out == ""

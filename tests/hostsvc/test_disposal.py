@@ -142,7 +142,7 @@ def test_C4_unknown_to_ptyd_is_no_death(served: HostService) -> None:
 
 def test_C5_another_runtime_directory_proves_nothing(host: HostService, guard: processes.Guard) -> None:
     """As after sudo, cron or a logout: other shims, and ours live on where nobody looks."""
-    serve(host)
+    serve(host, PTYD_RING_LINGER_S="0")  # its shims are to be gone when its sessions are
     workspace(host, id="w")
     # They have dropped the mark from their environment: only their pids tell that they live.
     wanted, unwanted = (session(host, "w", ["env", "-i", *SLEEPER]) for _ in range(2))

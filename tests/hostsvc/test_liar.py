@@ -306,6 +306,7 @@ def test_C19_an_empty_list_needs_a_second_look_even_where_it_is_true(liar: Liar,
         liar.cut()  # and no event tells of the end
         told.runtime.call("session.kill", id=row["id"], force=True)
         shim = row_of(told, row["id"])["shim_pid"]
+        told.runtime.call("session.forget", id=row["id"])
         wait_until(lambda: not processes.alive(shim), what="its shim has left")
         assert reap(told)["counts"]["done"] == 0
         assert row_of(told, row["id"])["status"] == "active"
