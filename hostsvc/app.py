@@ -35,7 +35,7 @@ LOCK = "hostsvc.lock"
 LOG = "hostsvc.log"
 WAIT_FOR_PTYD_S = 10.0
 """How long the start waits for ptyd before it listens without it; a slow one is never killed."""
-EXIT_STOPPED, EXIT_FAILED, EXIT_REFUSED, EXIT_TAKEN = 0, 1, 4, 75
+EXIT_STOPPED, EXIT_REFUSED, EXIT_TAKEN = 0, 4, 75
 
 
 class StartRefused(Exception):
@@ -149,9 +149,10 @@ def serve(config: Config, *, foreground: bool, say: Callable[[str], None] = lamb
         trio.run(App(config, runtime, index, say).run)
     except* PathRefused as refused:
         raise StartRefused(str(_first(refused))) from None
-    index.close()
-    for fd in locks:
-        os.close(fd)
+    finally:
+        index.close()
+        for fd in locks:
+            os.close(fd)
     return EXIT_STOPPED
 
 

@@ -251,7 +251,8 @@ class Deletion:
 
     async def _dispose(self, job: Job) -> Mapping[str, Any]:
         """End all sessions at once; what does not die is a warning, and the reaper's from here on."""
-        rows = await self._index.read(sessions.find_of_workspace, job.workspace.id)
+        found = await self._index.read(sessions.find_of_workspace, job.workspace.id)
+        rows = [row for row in found if not row.is_ended]
         warnings: list[str] = []
 
         async def end(key: tuple[str, int]) -> None:
@@ -262,8 +263,7 @@ class Deletion:
 
         async with trio.open_nursery() as nursery:
             for row in rows:
-                if not row.is_ended:
-                    nursery.start_soon(end, row.key)
+                nursery.start_soon(end, row.key)
         await self._index.write(sagas.add_warnings, job.saga.id, sorted(warnings))
         return {"ended": len(rows) - len(warnings), "left": len(warnings)}
 
