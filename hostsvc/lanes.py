@@ -28,6 +28,3 @@ class Lanes:
                 del self._lanes[key]
             else:
                 self._lanes[key] = lock, users - 1
-
-    def is_taken(self, key: Hashable) -> bool:
-        return key in self._lanes

@@ -87,10 +87,6 @@ class Reaper:
         self.started_at_s = trio.current_time()  # one that nobody runs misses its passes, and health tells
 
     @property
-    def kind_names(self) -> list[str]:
-        return list(self._kinds)
-
-    @property
     def progress(self) -> Pass | None:
         """How far the pass that is under way has come; None when there is none."""
         if self._running is None:

@@ -8,7 +8,8 @@ from typing import Protocol
 
 import attrs
 
-from hostsvc.model import Act, Basis, Candidate, Decision, Fact, LiveView, Observe
+from hostsvc.model import Act, Basis, Candidate, Decision, Fact, Known, LiveView, Observe, Unknown
+from ptyd.protocol.errors import Code, PtydError
 
 
 class Skipped(Exception):
@@ -84,3 +85,17 @@ class Kind(Protocol):
 def subject_key(subject: str, generation: int) -> str:
     """Return what observations are kept under: another generation is something else."""
     return f"{subject}:{generation}"
+
+
+def seen_view(look: Look) -> LiveView:
+    """Return the list, if there is one.
+
+    Raises:
+        PtydError: ptyd_unreachable; without a whole list there is nothing to decide.
+    """
+    match look.view:
+        case Known(view):
+            return view
+        case Unknown(why):
+            raise PtydError(Code.NO_PTYD, why)
+    raise PtydError(Code.NO_PTYD, "ptyd has no list")

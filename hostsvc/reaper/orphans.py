@@ -19,26 +19,10 @@ from hostsvc.model import (
     LiveSession,
     LiveView,
     SessionRow,
-    Unknown,
 )
 from hostsvc.policy import Limits, decide_live
-from hostsvc.reaper.kinds import Findings, Look, Skipped, subject_key
+from hostsvc.reaper.kinds import Findings, Look, Skipped, seen_view, subject_key
 from hostsvc.store import passes, sessions
-from ptyd.protocol.errors import Code, PtydError
-
-
-def seen_view(look: Look) -> LiveView:
-    """Return the list, if there is one.
-
-    Raises:
-        PtydError: ptyd_unreachable; without a whole list there is nothing to decide.
-    """
-    match look.view:
-        case Known(view):
-            return view
-        case Unknown(why):
-            raise PtydError(Code.NO_PTYD, why)
-    raise PtydError(Code.NO_PTYD, "ptyd has no list")
 
 
 class Orphans:

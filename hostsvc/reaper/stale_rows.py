@@ -24,8 +24,7 @@ from hostsvc.model import (
     Workspace,
 )
 from hostsvc.policy import Limits, decide_row
-from hostsvc.reaper.kinds import Findings, Look, Skipped, subject_key
-from hostsvc.reaper.orphans import seen_view
+from hostsvc.reaper.kinds import Findings, Look, Skipped, seen_view, subject_key
 from hostsvc.states import SessionStatus, WorkspaceState
 from hostsvc.store import archive, passes, sessions, workspaces
 from hostsvc.workspaces import Workspaces

@@ -138,13 +138,6 @@ def record_failure(db: Database, id_: str, *, error: str, retry: Retry) -> None:
     )
 
 
-def release(db: Database, id_: str) -> None:
-    """Leave a saga that was interrupted for whoever comes next."""
-    db.execute(
-        "UPDATE sagas SET lease = NULL, lease_until_ms = NULL WHERE id = ? AND finished_at_ms IS NULL", [id_]
-    )
-
-
 # --- the transactions of the steps ---------------------------------------------------------------
 
 
