@@ -1,0 +1,140 @@
+"""Calling git: a scrubbed environment, hostile settings overridden, a deadline, bytes out.
+
+Owns every call of the program. Never decides anything by the text of an error: a call worked, or what it was
+to tell is unknown.
+
+Source: git(1) "ENVIRONMENT VARIABLES", git-config(1)
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import trio
+
+DEADLINE_S: Final = 60.0
+AT_ONCE: Final = 4
+"""Calls at a time: a status of a large worktree keeps a core busy."""
+
+_OVERRIDES: Final = (
+    "core.fsmonitor=false",  # a command to run
+    "core.hooksPath=/dev/null",
+    "core.untrackedCache=false",
+    "core.preloadIndex=true",
+    "status.showUntrackedFiles=all",
+    "status.renames=false",
+    "submodule.recurse=false",
+    "diff.ignoreSubmodules=none",
+    "protocol.allow=never",
+    "gc.auto=0",
+    "maintenance.auto=false",
+)
+
+
+class GitUnknown(Exception):
+    """Git could not tell; the message says why. What it was asked about is to be kept."""
+
+
+def environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return an environment in which nothing that was inherited changes what git looks at or does."""
+    env = os.environ if env is None else env
+    kept = {name: value for name, value in env.items() if name in ("PATH", "HOME", "TMPDIR", "USER")}
+    return {
+        "PATH": os.defpath,
+        **kept,
+        "LC_ALL": "C",
+        "GIT_OPTIONAL_LOCKS": "0",
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_NO_LAZY_FETCH": "1",
+        "GIT_NO_REPLACE_OBJECTS": "1",
+        "GIT_ATTR_NOSYSTEM": "1",
+        "GIT_ASKPASS": "/bin/false",
+        "SSH_ASKPASS": "/bin/false",
+        "GIT_PAGER": "cat",
+        "GIT_EDITOR": "/bin/false",
+    }
+
+
+class Git:
+    """Runs git. Several may share one: it bounds how many calls run at a time."""
+
+    def __init__(self, program: str = "git", deadline_s: float = DEADLINE_S) -> None:
+        self._program = program
+        self._deadline_s = deadline_s
+        self._limiter = trio.CapacityLimiter(AT_ONCE)
+
+    async def run(
+        self, folder: str, *arguments: str, overrides: Sequence[str] = (), index: str | None = None
+    ) -> bytes:
+        """Run git in a folder and return its output.
+
+        Args:
+            folder: Where.
+            arguments: The command and what it takes.
+            overrides: More settings, as `name=value`.
+            index: Another index file than the folder's own.
+
+        Raises:
+            GitUnknown: it is missing, was too slow, or ended with an error.
+        """
+        ended = await self._call(folder, arguments, overrides, index)
+        if ended.returncode:
+            raise GitUnknown(f"git {arguments[0]} ended with {ended.returncode}")
+        return ended.stdout
+
+    async def test(self, folder: str, *arguments: str) -> bool:
+        """Run a command that answers by its status: 0 yes, 1 no.
+
+        Raises:
+            GitUnknown: any other status.
+        """
+        ended = await self._call(folder, arguments, (), None)
+        if ended.returncode not in (0, 1):
+            raise GitUnknown(f"git {arguments[0]} ended with {ended.returncode}")
+        return ended.returncode == 0
+
+    async def _call(
+        self, folder: str, arguments: Sequence[str], overrides: Sequence[str], index: str | None
+    ) -> subprocess.CompletedProcess[bytes]:
+        settings = [word for setting in (*_OVERRIDES, *overrides) for word in ("-c", setting)]
+        env = environment() if index is None else {**environment(), "GIT_INDEX_FILE": index}
+        command = [self._program, "-C", folder, "--no-pager", "--literal-pathspecs", *settings, *arguments]
+
+        def call() -> subprocess.CompletedProcess[bytes]:
+            return subprocess.run(
+                command,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                timeout=self._deadline_s,
+                check=False,
+            )
+
+        try:
+            return await trio.to_thread.run_sync(call, limiter=self._limiter)
+        except subprocess.TimeoutExpired:
+            raise GitUnknown(f"git {arguments[0]} was not done within {self._deadline_s:g} s") from None
+        except OSError as error:
+            raise GitUnknown(f"git cannot be run: {error.strerror}") from error
+
+
+def text(output: bytes) -> str:
+    """Read output that has to be text.
+
+    Raises:
+        GitUnknown: it is no UTF-8.
+    """
+    try:
+        return output.decode().rstrip("\n")
+    except UnicodeDecodeError:
+        raise GitUnknown("git's output is no UTF-8") from None
+
+
+def paths(output: bytes) -> list[bytes]:
+    """Split NUL-terminated output."""
+    return output.split(b"\0")[:-1]

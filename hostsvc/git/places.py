@@ -1,0 +1,85 @@
+"""Where a worktree and its repository are, read from the files themselves and checked in both directions.
+
+Git answers for the nearest repository above when a folder's own `.git` is missing or broken; nothing may be
+decided on such an answer. So the link from the folder to its administrative directory, and the one back, are
+read here, without git.
+
+Source: gitrepository-layout(5), git-worktree(1) "DETAILS"
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from hostsvc.git.command import GitUnknown
+
+_MOST_BYTES: Final = 8192
+
+
+@attrs.frozen(kw_only=True)
+class Place:
+    """A worktree. `git_dir`: its own administrative directory; `common_dir`: its repository's."""
+
+    folder: Path
+    git_dir: Path
+    common_dir: Path
+
+    @property
+    def is_linked(self) -> bool:
+        """It is one of several of a repository, not the repository's own."""
+        return self.git_dir != self.common_dir
+
+
+def find_place(folder: Path) -> Place:
+    """Return where a folder's repository is.
+
+    Raises:
+        GitUnknown: it is no worktree, or one whose links do not agree.
+    """
+    mark = folder / ".git"
+    try:
+        mode = os.lstat(mark).st_mode
+        if stat.S_ISDIR(mode):
+            return Place(folder=folder, git_dir=mark, common_dir=mark)
+        if not stat.S_ISREG(mode):
+            raise GitUnknown("its .git is neither a directory nor a file")
+        git_dir = _read_link(mark, folder)
+        common = _resolve(git_dir, _read(git_dir / "commondir"))
+        back = _resolve(git_dir, _read(git_dir / "gitdir"))
+    except OSError as error:
+        raise GitUnknown(f"its .git cannot be read: {error.strerror}") from error
+    if not _is_same(back, mark):
+        raise GitUnknown("its repository registers another folder in its place")
+    return Place(folder=folder, git_dir=git_dir, common_dir=common)
+
+
+def _read_link(mark: Path, folder: Path) -> Path:
+    line = _read(mark)
+    if not line.startswith("gitdir: "):
+        raise GitUnknown("its .git file says nothing")
+    return _resolve(folder, line.removeprefix("gitdir: "))
+
+
+def _read(path: Path) -> str:
+    with path.open("rb") as file:
+        data = file.read(_MOST_BYTES)
+    try:
+        return data.decode().rstrip("\n")
+    except UnicodeDecodeError:
+        raise GitUnknown(f"{path.name} is no UTF-8") from None
+
+
+def _resolve(start: Path, text: str) -> Path:
+    return Path(os.path.normpath(start / text))
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return os.path.samestat(os.lstat(one), os.lstat(other))
+    except OSError:
+        return False

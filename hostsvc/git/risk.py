@@ -1,0 +1,227 @@
+"""What would be lost with a worktree: everything in it that is nowhere else, or that cannot be read.
+
+Owns the check. Reads only: no lock is taken, no index refreshed, no object fetched. Whatever cannot be told
+is at risk. Ignored files are not: they are what a build makes.
+
+Source: git-status(1) "Porcelain Format Version 2", git-ls-files(1), git-rev-list(1)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from hostsvc.git.command import Git, GitUnknown, paths, text
+from hostsvc.git.places import Place, find_place
+
+SHOWN: Final = 5
+"""Paths named with a reason; the number is always told."""
+DEEPEST: Final = 4
+"""Submodules inside submodules that are looked into."""
+
+IN_PROGRESS: Final = {
+    "MERGE_HEAD": "merge",
+    "rebase-merge": "rebase",
+    "rebase-apply": "rebase or am",
+    "CHERRY_PICK_HEAD": "cherry-pick",
+    "REVERT_HEAD": "revert",
+    "BISECT_LOG": "bisect",
+    "sequencer": "sequence of picks",
+}
+LOCKS: Final = ("index.lock", "HEAD.lock")
+
+
+@attrs.frozen(kw_only=True)
+class Reason:
+    """Why something is at risk. `code`: one word for programs; `text`: for people."""
+
+    code: str
+    text: str
+
+
+@attrs.frozen(kw_only=True)
+class Risk:
+    """What a check has found; nothing is at risk when there are no reasons."""
+
+    reasons: tuple[Reason, ...] = ()
+    head: str | None = None
+    branch: str | None = None
+
+    @property
+    def is_safe(self) -> bool:
+        return not self.reasons
+
+
+async def check_risk(git: Git, folder: Path) -> Risk:
+    """Find out what would be lost with a worktree. Never raises: what cannot be told is a reason."""
+    try:
+        place = find_place(folder)
+        return await _check(git, place, 0)
+    except (GitUnknown, OSError) as error:
+        return Risk(reasons=(Reason(code="unknown", text=f"it cannot be told: {error}"),))
+
+
+async def _check(git: Git, place: Place, depth: int) -> Risk:
+    await _confirm_place(git, place)
+    reasons = [*_look_into(place)]
+    overrides = await _disarm_filters(git, place.folder)
+    head, branch = await _read_head(git, place.folder)
+    checks: Sequence[Callable[[], Awaitable[list[Reason]]]] = (
+        lambda: _check_status(git, place.folder, overrides),
+        lambda: _check_hidden(git, place.folder),
+        lambda: _check_commits(git, place.folder, head, branch),
+        lambda: _check_submodules(git, place.folder, depth),
+    )
+    for check in checks:
+        reasons += await check()
+    return Risk(reasons=tuple(reasons), head=head, branch=branch)
+
+
+async def _confirm_place(git: Git, place: Place) -> None:
+    """Make sure that git means the same folder as we do.
+
+    Raises:
+        GitUnknown: it answers for another one, or not at all.
+    """
+    top = text(await git.run(str(place.folder), "rev-parse", "--show-toplevel"))
+    if not os.path.samefile(top, place.folder):
+        raise GitUnknown("git answers for another repository around it")
+
+
+def _look_into(place: Place) -> list[Reason]:
+    """What the administrative directory tells by a file's being there."""
+    found = [
+        Reason(code="in_progress", text=f"a {what} is in progress")
+        for name, what in IN_PROGRESS.items()
+        if os.path.lexists(place.git_dir / name)
+    ]
+    if os.path.lexists(place.git_dir / "locked"):
+        found.append(Reason(code="locked", text="its worktree is locked"))
+    if any(os.path.lexists(place.git_dir / name) for name in LOCKS):
+        found.append(Reason(code="busy", text="git is at work in it"))
+    return found
+
+
+async def _disarm_filters(git: Git, folder: Path) -> list[str]:
+    """Return settings under which no filter of the repository's runs a command. What differs then is kept."""
+    listed = await git.run(str(folder), "config", "--list", "--name-only", "-z")
+    names = {name.decode(errors="replace") for name in paths(listed) if name.lower().startswith(b"filter.")}
+    drivers = {name[: name.rindex(".")] for name in names}
+    return [
+        f"{driver}.{key}"
+        for driver in sorted(drivers)
+        for key in ("clean=", "process=", "smudge=", "required=false")
+    ]
+
+
+async def _read_head(git: Git, folder: Path) -> tuple[str | None, str | None]:
+    """Return the commit and the branch, each None when there is none."""
+    branch = None
+    if await git.test(str(folder), "symbolic-ref", "--quiet", "HEAD"):
+        branch = text(await git.run(str(folder), "symbolic-ref", "HEAD"))
+    if not await git.test(str(folder), "rev-parse", "--verify", "--quiet", "HEAD^{commit}"):
+        return None, branch
+    return text(await git.run(str(folder), "rev-parse", "--verify", "HEAD^{commit}")), branch
+
+
+async def _check_status(git: Git, folder: Path, overrides: list[str]) -> list[Reason]:
+    output = await git.run(
+        str(folder),
+        "status",
+        "--porcelain=v2",
+        "-z",
+        "--untracked-files=all",
+        "--ignore-submodules=none",
+        "--no-renames",
+        overrides=overrides,
+    )
+    found: dict[str, list[bytes]] = {}
+    for line in paths(output):
+        for code, path in _read_status(line):
+            found.setdefault(code, []).append(path)
+    return [_reason(code, names) for code, names in found.items()]
+
+
+def _read_status(line: bytes) -> list[tuple[str, bytes]]:
+    """Read one entry: what is at risk in it.
+
+    Raises:
+        GitUnknown: it has a form that is not known.
+    """
+    match line[:1]:
+        case b"?":
+            return [("untracked", line[2:])]
+        case b"u":
+            return [("unmerged_paths", line.split(b" ", 10)[10])]
+        case b"1":
+            fields = line.split(b" ", 8)
+            staged, changed, submodule, path = fields[1][:1], fields[1][1:2], fields[2], fields[8]
+            if submodule.startswith(b"S"):
+                return [("submodule", path)]
+            codes = [("staged", staged), ("modified", changed)]
+            return [(code, path) for code, sign in codes if sign != b"."]
+    raise GitUnknown("git status has an entry of an unknown form")
+
+
+async def _check_hidden(git: Git, folder: Path) -> list[Reason]:
+    """Find files whose changes status does not show, because somebody told it not to look."""
+    listed = paths(await git.run(str(folder), "ls-files", "-v", "-z"))
+    hidden = [line[2:] for line in listed if line[:1].islower() or line[:1] == b"S"]
+    present = [name for name in hidden if os.path.lexists(os.path.join(os.fsencode(folder), name))]
+    return [_reason("hidden", present)] if present else []
+
+
+async def _check_commits(git: Git, folder: Path, head: str | None, branch: str | None) -> list[Reason]:
+    """Find commits that are nowhere else."""
+    if head is None:
+        return []
+    if branch is None and await _count(git, folder, head, "--branches", "--tags", "--remotes"):
+        return [Reason(code="detached", text="its detached HEAD has commits that no branch has")]
+    if await git.run(str(folder), "for-each-ref", "--count=1", "refs/remotes"):
+        if missing := await _count(git, folder, head, "--remotes"):
+            return [Reason(code="unpushed", text=f"{missing} commits are on no remote")]
+        return []
+    others = [f"--exclude={branch.removeprefix('refs/heads/')}"] if branch else []
+    if missing := await _count(git, folder, head, *others, "--branches", "--tags"):
+        return [Reason(code="unmerged", text=f"{missing} commits are on no other branch; there is no remote")]
+    return []
+
+
+async def _count(git: Git, folder: Path, head: str, *without: str) -> int:
+    return int(text(await git.run(str(folder), "rev-list", "--count", head, "--not", *without)))
+
+
+async def _check_submodules(git: Git, folder: Path, depth: int) -> list[Reason]:
+    """Look into every submodule that is there: its commits live in the worktree's own directory."""
+    listed = paths(await git.run(str(folder), "ls-files", "--stage", "-z"))
+    names = [line.split(b"\t", 1)[1] for line in listed if line.startswith(b"160000 ")]
+    reasons = []
+    for name in names:
+        inner = folder / os.fsdecode(name)
+        if not os.path.lexists(inner / ".git"):
+            continue
+        if depth >= DEEPEST:
+            raise GitUnknown("it has submodules inside submodules, too deep to look")
+        risk = await _check_submodule(git, inner, depth + 1)
+        reasons += [Reason(code="submodule", text=f"{inner.name}: {reason.text}") for reason in risk.reasons]
+    return reasons
+
+
+async def _check_submodule(git: Git, folder: Path, depth: int) -> Risk:
+    mark = folder / ".git"
+    if mark.is_dir():
+        place = Place(folder=folder, git_dir=mark, common_dir=mark)
+    else:
+        link = Path(os.path.normpath(folder / mark.read_text().removeprefix("gitdir: ").strip()))
+        place = Place(folder=folder, git_dir=link, common_dir=link)
+    return await _check(git, place, depth)
+
+
+def _reason(code: str, names: Sequence[bytes]) -> Reason:
+    shown = ", ".join(ascii(os.fsdecode(name))[1:-1] for name in names[:SHOWN])
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return Reason(code=code, text=f"{code.replace('_', ' ')}: {shown}{more}")
