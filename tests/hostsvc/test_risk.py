@@ -96,7 +96,8 @@ def conflict(repository: Repository, worktree: Path, command: str) -> None:
 
 def stop_am(_: Repository, worktree: Path) -> None:
     (worktree.parent / "patch").write_text(
-        "From 1 Mon Sep 17 00:00:00 2001\nFrom: T <t@example.invalid>\nDate: Mon, 17 Sep 2001 00:00:00 +0000\n"
+        "From 1 Mon Sep 17 00:00:00 2001\nFrom: T <t@example.invalid>\n"
+        "Date: Mon, 17 Sep 2001 00:00:00 +0000\n"
         "Subject: x\n\n---\n file | 2 +-\n\n--- a/file\n+++ b/file\n@@ -1 +1 @@\n-nothing\n+such\n-- \n2\n"
     )
     git(worktree, "am", str(worktree.parent / "patch"), check=False)
