@@ -1,4 +1,4 @@
-"""When ptyd's daemon is restarted: counted failures, patience with a busy one, a budget that a person refills.
+"""When ptyd's daemon is restarted: counted failures, patience with a busy one, a budget that is not endless.
 
 Pure: a probe's outcome and a time in, the next state and what to do out. A restart costs no session, but one
 that changes nothing must not be repeated for ever, and a daemon that is only slow is never touched.
