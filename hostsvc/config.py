@@ -121,6 +121,21 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     _number_setting("kills_at_once", 1, 64, 8, "kills that run at the same time", whole=True),
     _number_setting("kill_deadline_s", 1, 600, 30.0, "how long ptyd may take to answer a kill"),
     _number_setting("keep_trash_s", 0, 365 * _DAY_S, 7 * _DAY_S, "how long the trash keeps a folder"),
+    _number_setting("sweep_age_s", 1, 365 * _DAY_S, 3600.0, "age from which paths without a workspace go"),
+    _number_setting("worktree_grace_s", 1, 365 * _DAY_S, _DAY_S, "age from which an orphan worktree goes"),
+    _number_setting(
+        "quarantine_grace_s", 1, 365 * _DAY_S, 7 * _DAY_S, "how long a worktree is broken before it goes"
+    ),
+    _number_setting("run_age_s", 1, 365 * _DAY_S, 3600.0, "age from which a run that nobody holds goes"),
+    _number_setting("git_deadline_s", 1, 3600, 60.0, "how long one call of git may take"),
+    _number_setting("idle_ttl_s", 0, 365 * _DAY_S, 0.0, "how long a session may idle; 0 for ever"),
+    _number_setting("sessions_per_workspace", 0, 10_000, 0, "how many live; 0 for any number", whole=True),
+    _number_setting("sessions_per_host", 0, 10_000, 0, "how many live; 0 for any number", whole=True),
+    _number_setting("probe_interval_s", 1, 3600, 10.0, "time between two looks whether ptyd answers"),
+    _number_setting("probe_failures", 1, 100, 3, "of them in a row before ptyd is restarted", whole=True),
+    _number_setting("probe_stale_s", 1, 3600, 120.0, "how long ptyd may be busy without an answer"),
+    _number_setting("probe_restarts", 1, 100, 3, "of ptyd within 10 minutes, then a person", whole=True),
+    _number_setting("reconcile_cap", 1, 10_000, 20, "workspaces dropped by one reconciliation", whole=True),
     _number_setting("keep_rows_s", 60, 3650 * _DAY_S, 30 * _DAY_S, "how long rows that are over are listed"),
     Setting(
         "log_level",
@@ -150,6 +165,19 @@ class Config:
     kills_at_once: int
     kill_deadline_s: float
     keep_trash_s: float
+    sweep_age_s: float
+    worktree_grace_s: float
+    quarantine_grace_s: float
+    run_age_s: float
+    git_deadline_s: float
+    idle_ttl_s: float
+    sessions_per_workspace: int
+    sessions_per_host: int
+    probe_interval_s: float
+    probe_failures: int
+    probe_stale_s: float
+    probe_restarts: int
+    reconcile_cap: int
     keep_rows_s: float
     log_level: str
     origins: Mapping[str, str]

@@ -18,6 +18,8 @@ T = TypeVar("T")
 OWNER_LABEL: Final = "hostsvc.owner"
 """The label that says whose index a session belongs to: the index's id."""
 WORKSPACE_LABEL: Final = "hostsvc.workspace"
+RUN_LABEL: Final = "run"
+"""The label that says to which run something belongs; containers and others carry it too."""
 RESERVED_LABELS: Final = "hostsvc."
 """Labels that begin so are ours; nobody else may set them through us."""
 
@@ -67,6 +69,11 @@ class Workspace:
     is_protected: bool = False
     device: int | None = None
     inode: int | None = None
+    common_dir: str | None = None
+    """The repository of which its folder is a worktree; None for a plain folder."""
+    branch: str | None = None
+    is_ephemeral: bool = False
+    """It goes with its run."""
     created_at_ms: int
     deleted_at_ms: int | None = None
 
@@ -86,6 +93,8 @@ class SessionRow:
     cwd: str | None
     run_id: str
     """The host service's process that wrote the row before its spawn."""
+    run: str | None = None
+    """The run that it belongs to."""
     instance_id: str | None = None
     """The ptyd (its runtime directory) that was asked for it."""
     boot_id: str | None = None
@@ -222,6 +231,14 @@ class Action(enum.StrEnum):
     RESUME = "resume"
     ARCHIVE = "archive"
     PURGE = "purge"
+    TRASH = "trash"
+    """Move it to the trash, from where it can be restored."""
+    QUARANTINE = "quarantine"
+    """The same for something broken, whose work at risk nobody can tell; kept longer."""
+    UNLINK = "unlink"
+    """Remove a credential for good."""
+    END = "end"
+    """End something that a plug-in knows: everything that belongs to a run."""
 
 
 @attrs.frozen

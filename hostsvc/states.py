@@ -1,4 +1,4 @@
-"""The state machines of a workspace, a session's row and a saga, as tables.
+"""The state machines of a workspace, a session's row, a saga and a run, as tables.
 
 Owns which change may follow which. Holds no state and does no I/O; the schema's triggers are made from
 these tables (see `migrations`), so that not even a mistake of ours can write what they forbid.
@@ -35,6 +35,14 @@ class SessionStatus(enum.StrEnum):
     """It never ran. Absorbing."""
 
 
+class RunState(enum.StrEnum):
+    OPEN = "open"
+    ENDING = "ending"
+    """Somebody asked for its end: it takes nothing new, and what it has is being ended."""
+    ENDED = "ended"
+    """Nothing of it is left. Absorbing."""
+
+
 class SagaState(enum.StrEnum):
     OPEN = "open"
     STUCK = "stuck"
@@ -45,7 +53,7 @@ class SagaState(enum.StrEnum):
     """Undone before its point of no return. Absorbing."""
 
 
-_W, _S, _G = WorkspaceState, SessionStatus, SagaState
+_W, _S, _G, _R = WorkspaceState, SessionStatus, SagaState, RunState
 
 WORKSPACE_MOVES: Final[frozenset[tuple[WorkspaceState, WorkspaceState]]] = frozenset(
     {
@@ -78,6 +86,13 @@ SAGA_MOVES: Final[frozenset[tuple[SagaState, SagaState]]] = frozenset(
         (_G.STUCK, _G.DONE),
         (_G.OPEN, _G.COMPENSATED),
         (_G.STUCK, _G.COMPENSATED),
+    }
+)
+
+RUN_MOVES: Final[frozenset[tuple[RunState, RunState]]] = frozenset(
+    {
+        (_R.OPEN, _R.ENDING),
+        (_R.ENDING, _R.ENDED),
     }
 )
 

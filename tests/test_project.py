@@ -28,7 +28,6 @@ LONG_MODULES = {
     "ptyd/attach/frontend.py": "one loop over one terminal; keys, screen, replay and modes are their own",
     "ptyd/blocking.py": "one client over one socket; connecting and the rules of calls are elsewhere",
     "ptyd/client/core.py": "one method of the client for each of the wire",
-    "hostsvc/messages.py": "one class a method: a table in all but name",
 }
 # Folders of tests that are about no single package.
 TOPICS = {"support", "crash", "e2e", "bench"}

@@ -17,7 +17,9 @@ from hostsvc.model import Action, Basis, Candidate
 
 SHARE_FLOOR: Final = 5
 """A share of very few says nothing: below this many only the count matters."""
-DESTRUCTIVE: Final = frozenset({Action.KILL, Action.PURGE})
+DESTRUCTIVE: Final = frozenset(
+    {Action.KILL, Action.PURGE, Action.TRASH, Action.QUARANTINE, Action.UNLINK, Action.END}
+)
 
 
 @attrs.frozen(kw_only=True)

@@ -17,7 +17,7 @@ from sqlite_utils import Database, Migrations
 from hostsvc import states
 from hostsvc.store.triggers import TRIGGERS
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 """`user_version` of the newest schema that this code can read; a higher one is refused."""
 
 
@@ -164,6 +164,53 @@ CREATE TABLE audit (
 ) STRICT;
 """
 
+ON_DISK: Final = """
+ALTER TABLE workspaces ADD COLUMN common_dir TEXT;
+ALTER TABLE workspaces ADD COLUMN branch TEXT;
+ALTER TABLE workspaces ADD COLUMN is_ephemeral INTEGER NOT NULL DEFAULT 0 CHECK (is_ephemeral IN (0, 1));
+
+CREATE TABLE paths (
+    path TEXT NOT NULL,
+    role TEXT NOT NULL CHECK (role IN ('folder', 'credential', 'artifacts')),
+    workspace_id TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    device INTEGER,
+    inode INTEGER,
+    created_at_ms INTEGER NOT NULL,
+    PRIMARY KEY (path, workspace_id, generation)
+) STRICT;
+
+ALTER TABLE trash ADD COLUMN manifest TEXT NOT NULL DEFAULT '{}';
+ALTER TABLE trash ADD COLUMN restored_at_ms INTEGER;
+
+CREATE TABLE runs (
+    id TEXT PRIMARY KEY,
+    state TEXT NOT NULL CHECK (state IN ({run_states})),
+    holder_pid INTEGER,
+    holder_start INTEGER,
+    boot_id TEXT,
+    created_at_ms INTEGER NOT NULL,
+    deadline_at_ms INTEGER,
+    end_requested_at_ms INTEGER,
+    ended_at_ms INTEGER,
+    last_error TEXT
+) STRICT;
+ALTER TABLE sessions ADD COLUMN run TEXT;
+CREATE INDEX sessions_of_a_run ON sessions (run) WHERE run IS NOT NULL;
+
+CREATE TABLE launches (
+    session_id TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    policy TEXT NOT NULL CHECK (policy IN ('on-failure', 'always')),
+    most_restarts INTEGER NOT NULL CHECK (most_restarts >= 1),
+    restarts INTEGER NOT NULL DEFAULT 0 CHECK (restarts >= 0),
+    due_at_ms INTEGER,
+    spec TEXT NOT NULL,
+    PRIMARY KEY (session_id, generation)
+) STRICT;
+"""
+"""What workspaces leave on the disk and in memory: paths that we made, runs, how to start a session again."""
+
 
 migrations = Migrations("hostsvc")
 
@@ -180,13 +227,22 @@ def first_schema(db: Database) -> None:
         session_states=_quoted(states.SessionStatus),
         saga_states=_quoted(states.SagaState),
     )
+    _execute(db, ddl)
+
+
+@migrations()
+def what_is_on_the_disk(db: Database) -> None:
+    """Worktrees and path triples, manifests, runs, launches."""
+    _execute(db, ON_DISK.replace("{run_states}", _quoted(states.RunState)))
+
+
+def _execute(db: Database, ddl: str) -> None:
     for statement in filter(str.strip, ddl.split(";\n")):
         db.execute(statement)
-    create_triggers(db)
 
 
 def create_triggers(db: Database) -> None:
-    """Make every trigger anew: to be called at the end of any migration that rebuilds a table."""
+    """Make every trigger anew: a migration that rebuilds a table drops them."""
     for trigger in TRIGGERS:
         name = trigger.split()[2]
         db.execute(f"DROP TRIGGER IF EXISTS {name}")
@@ -196,6 +252,7 @@ def create_triggers(db: Database) -> None:
 def migrate(db: Database) -> None:
     """Bring a database to the newest schema."""
     migrations.apply(db)
+    create_triggers(db)
     db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 

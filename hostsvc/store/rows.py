@@ -41,6 +41,7 @@ def workspace(raw: Raw) -> Workspace:
             "teardown": tuple(from_json(raw["teardown"])) if raw["teardown"] else None,
             "is_ours": bool(raw["is_ours"]),
             "is_protected": bool(raw["is_protected"]),
+            "is_ephemeral": bool(raw["is_ephemeral"]),
         }
     )
 

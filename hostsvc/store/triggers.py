@@ -40,6 +40,7 @@ TRIGGERS: Final = (
     _guard_moves("workspaces", "state", states.WORKSPACE_MOVES),
     _guard_moves("sessions", "status", states.SESSION_MOVES),
     _guard_moves("sagas", "state", states.SAGA_MOVES),
+    _guard_moves("runs", "state", states.RUN_MOVES),
     _refuse(
         "sessions_intent_is_never_cleared",
         "sessions",
@@ -112,6 +113,8 @@ TRIGGERS: Final = (
         "OLD.is_confirmed",
         "tombstones: a confirmed one is never changed",
     ),
+    _refuse("runs_stay", "runs", "DELETE", "1", "runs: one that is over refuses what comes late"),
+    _refuse("paths_stay", "paths", "DELETE", "1", "paths: what we made once is not forgotten"),
     _refuse("audit_is_not_edited", "audit", "UPDATE", "1", "audit: it is only appended to"),
     _refuse("audit_is_not_shortened", "audit", "DELETE", "1", "audit: it is only appended to"),
 )

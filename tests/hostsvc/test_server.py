@@ -67,7 +67,7 @@ class Served:
         if isinstance(request, messages.LONG_ANSWERS):
             await trio.lowlevel.checkpoint()
             return {"data": bytes(self.size)}
-        if isinstance(request, messages.SagaGet):
+        if isinstance(request, messages.sagas.SagaGet):
             self.asked.append(request.id)
             if request.id == "fail":
                 raise RuntimeError("a fault of ours")

@@ -62,13 +62,7 @@ HOST = Service(
     methods=host_messages.METHODS,
     results=host_messages.RESULTS,
     errors=host_messages.ERRORS,
-    shapes={
-        "workspace": shapes.Workspace,
-        "row": shapes.SessionRow,
-        "foreign": shapes.Foreign,
-        "saga": shapes.Saga,
-        "pass": shapes.Pass,
-    },
+    shapes=shapes.SHAPES,
     events=host_events.EVENT_TYPES,
 )
 SERVICES = [pytest.param(PTYD, id="ptyd"), pytest.param(HOST, id="hostsvc")]

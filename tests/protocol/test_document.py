@@ -107,8 +107,9 @@ def test_nothing_is_documented_that_does_not_exist() -> None:
     assert headings("Methods") == list(METHODS)
     assert headings("Notifications") == list(NOTIFICATIONS)
     assert headings("Shapes") == list(PTYD.shapes)
-    assert headings("hostsvc: methods") == [HOST.prefix + name for name in HOST.methods]
-    assert headings("hostsvc: shapes") == [HOST.prefix + name for name in HOST.shapes]
+    # Those of the host service stand in the reader's order; the tables are filled by module.
+    assert sorted(headings("hostsvc: methods")) == sorted(HOST.prefix + name for name in HOST.methods)
+    assert sorted(headings("hostsvc: shapes")) == sorted(HOST.prefix + name for name in HOST.shapes)
     assert headings("hostsvc: notifications") == [HOST.prefix + "event"]
     assert all(title.startswith(HOST.prefix) for title in headings("The host service"))
 

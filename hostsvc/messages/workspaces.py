@@ -1,0 +1,104 @@
+"""What the host service may be asked about workspaces."""
+
+from __future__ import annotations
+
+import attrs
+
+from hostsvc import shapes
+from hostsvc.kinds import COMMAND, OWN_LABELS, TEXT
+from hostsvc.messages.declare import TEARDOWN, WHICH, WHICH_GENERATION, method
+from ptyd.protocol.errors import Code
+from ptyd.protocol.fields import spec
+from ptyd.protocol.kinds import BOOL, GENERATION, ID_OR_NAME, LABELS, NAME, NEW_NAME, SESSION_ID
+
+
+@method(
+    "workspace.create",
+    shapes.Workspace,
+    Code.EXISTS,
+    Code.NAME_TAKEN,
+    Code.DESTROYED,
+    Code.PATH_REFUSED,
+)
+@attrs.frozen(kw_only=True)
+class WorkspaceCreate:
+    """Make a workspace: a new folder below the base directory, or one that is there already."""
+
+    id: str | None = attrs.field(default=None, metadata=spec(SESSION_ID, "its id", "a new random one"))
+    generation: int | None = attrs.field(
+        default=None,
+        metadata=spec(GENERATION, "counts the workspaces of this id; more than that of a destroyed one", "1"),
+    )
+    name: str | None = attrs.field(
+        default=None, metadata=spec(NAME, "another way to refer to it; names the folder", "the id")
+    )
+    path: str | None = attrs.field(
+        default=None, metadata=spec(TEXT, "adopt this folder; it is never removed", "make one")
+    )
+    labels: dict[str, str] = attrs.field(
+        factory=dict, metadata=spec(OWN_LABELS, "for selecting it", "no labels")
+    )
+    teardown: list[str] | None = attrs.field(
+        default=None, metadata=spec(COMMAND, "a command to run in it before it is deleted", "nothing")
+    )
+    is_protected: bool = attrs.field(default=False, metadata=spec(BOOL, "refuse to delete it"))
+
+
+@method("workspace.list", shapes.WorkspaceListResult)
+@attrs.frozen(kw_only=True)
+class WorkspaceList:
+    """List workspaces."""
+
+    labels: dict[str, str] | None = attrs.field(
+        default=None, metadata=spec(LABELS, "only those that have all of these", "all")
+    )
+    deleted: bool = attrs.field(default=False, metadata=spec(BOOL, "with those that are gone"))
+
+
+@method("workspace.get", shapes.Workspace, Code.NOT_FOUND, Code.DESTROYED)
+@attrs.frozen(kw_only=True)
+class WorkspaceGet:
+    """Look at one workspace. Looking creates nothing."""
+
+    id: str = attrs.field(metadata=spec(ID_OR_NAME, WHICH))
+
+
+@method("workspace.update", shapes.Workspace, Code.NOT_FOUND, Code.DESTROYED, Code.NAME_TAKEN)
+@attrs.frozen(kw_only=True)
+class WorkspaceUpdate:
+    """Change what a workspace is called, or protect it. Its folder keeps its name."""
+
+    id: str = attrs.field(metadata=spec(ID_OR_NAME, WHICH))
+    name: str | None = attrs.field(
+        default=None, metadata=spec(NEW_NAME, "its new name; empty for none", "unchanged")
+    )
+    labels: dict[str, str] | None = attrs.field(
+        default=None, metadata=spec(OWN_LABELS, "replaces all of them", "unchanged")
+    )
+    is_protected: bool | None = attrs.field(
+        default=None, metadata=spec(BOOL, "refuse to delete it", "unchanged")
+    )
+
+
+@method(
+    "workspace.delete",
+    shapes.WorkspaceDeleteResult,
+    Code.PROTECTED,
+    Code.AT_RISK,
+    Code.NOT_FOUND,
+    Code.DESTROYED,
+    *TEARDOWN,
+)
+@attrs.frozen(kw_only=True)
+class WorkspaceDelete:
+    """Delete a workspace and wait for it. Deleting what is gone, or never was, is done at once."""
+
+    id: str = attrs.field(metadata=spec(ID_OR_NAME, WHICH))
+    generation: int | None = attrs.field(
+        default=None, metadata=spec(GENERATION, WHICH_GENERATION, "whichever lives")
+    )
+    force: bool = attrs.field(default=False, metadata=spec(BOOL, "also when work is at risk"))
+    skip_teardown: bool = attrs.field(
+        default=False, metadata=spec(BOOL, "without its teardown command; not part of force")
+    )
+    dry_run: bool = attrs.field(default=False, metadata=spec(BOOL, "only say what would be done"))
