@@ -16,6 +16,7 @@ from hostsvc.config import Config
 from hostsvc.deletion import Deletion
 from hostsvc.disposal import Disposal
 from hostsvc.follower import Follower
+from hostsvc.git.command import Git
 from hostsvc.index import Index
 from hostsvc.live import Live
 from hostsvc.policy import Limits
@@ -45,11 +46,13 @@ class Service:
         self.run_id = secrets.token_hex(8)
         self.started_at_s = trio.current_time()
         self.events = EventLog(self.run_id, now_ms)
+        self.git = Git(deadline_s=config.git_deadline_s)
         self.places = Workspaces(
             index,
             config.base_dir,
             self.events,
             now_ms,
+            git=self.git,
             keep_trash_ms=int(config.keep_trash_s * 1000),
             forbidden=[config.state_dir, config.runtime_dir],
         )
@@ -75,7 +78,7 @@ class Service:
                     index, self.disposal, self.births, self.places, limits, int(config.keep_rows_s * 1000)
                 ),
                 Orphans(index, live, self.disposal, self.births, limits, owner),
-                Trash(index, self.places),
+                Trash(index, self.places.can),
             ],
             index,
             live,

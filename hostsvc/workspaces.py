@@ -10,15 +10,16 @@ import os
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import trio
 
-from hostsvc import processes, tree
+from hostsvc import tree
 from hostsvc.clock import NowMs
+from hostsvc.git.command import Git
 from hostsvc.index import Index
 from hostsvc.model import Workspace
-from hostsvc.store import trash, workspaces
+from hostsvc.store import workspaces
+from hostsvc.trashcan import TrashCan
 from hostsvc.tree import Identity, PathRefused
 from ptyd.protocol.errors import Code, PtydError
 from ptyd.protocol.eventlog import EventLog
@@ -34,6 +35,7 @@ class Workspaces:
         events: EventLog,
         now_ms: NowMs,
         *,
+        git: Git,
         keep_trash_ms: int,
         forbidden: Sequence[Path],
     ) -> None:
@@ -43,7 +45,7 @@ class Workspaces:
         self._forbidden = [*forbidden, base]
         self._events = events
         self._now_ms = now_ms
-        self._keep_trash_ms = keep_trash_ms
+        self.can = TrashCan(index, git, base, self._base_fd, now_ms, keep_ms=keep_trash_ms)
         self._under_way: set[str] = set()
 
     def close(self) -> None:
@@ -194,30 +196,12 @@ class Workspaces:
         """
         if not workspace.is_ours or workspace.device is None or workspace.inode is None:
             return
-        now_ms = self._now_ms()
-        await self._index.write(
-            trash.insert,
-            id_=saga_id,
-            workspace=workspace,
-            trash_path=str(self._base / tree.TRASH / saga_id),
-            now_ms=now_ms,
-            purge_at_ms=now_ms + self._keep_trash_ms,
+        await self.can.put(
+            saga_id,
+            path=workspace.path,
+            identity=Identity(workspace.device, workspace.inode),
+            why="its workspace was deleted",
+            who="workspace.delete",
+            workspace_id=workspace.id,
+            generation=workspace.generation,
         )
-        identity = Identity(workspace.device, workspace.inode)
-        name = Path(workspace.path).name
-        if not await trio.to_thread.run_sync(tree.move_to_trash, self._base_fd, name, saga_id, identity):
-            await self._index.write(trash.purged, saga_id, now_ms)  # somebody removed it before us
-
-    async def purge(self, entry: Mapping[str, Any]) -> str | None:
-        """Remove something from the trash for good, unless a process is inside; return why not."""
-        try:
-            used = await trio.to_thread.run_sync(processes.inside, [entry["trash_path"]])
-            if used:
-                raise PathRefused(f"process {used[entry['trash_path']]} is inside")
-            identity = Identity(entry["device"], entry["inode"])
-            await trio.to_thread.run_sync(tree.purge, self._base_fd, entry["id"], identity)
-        except PathRefused as error:
-            await self._index.write(trash.failed, entry["id"], str(error))
-            return str(error)
-        await self._index.write(trash.purged, entry["id"], self._now_ms())
-        return None

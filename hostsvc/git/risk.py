@@ -17,6 +17,7 @@ import attrs
 
 from hostsvc.git.command import Git, GitUnknown, paths, text
 from hostsvc.git.places import Place, find_place
+from hostsvc.git.worktree import read_head
 
 SHOWN: Final = 5
 """Paths named with a reason; the number is always told."""
@@ -69,7 +70,7 @@ async def _check(git: Git, place: Place, depth: int) -> Risk:
     await _confirm_place(git, place)
     reasons = [*_look_into(place)]
     overrides = await _disarm_filters(git, place.folder)
-    head, branch = await _read_head(git, place.folder)
+    head, branch = await read_head(git, place.folder)
     checks: Sequence[Callable[[], Awaitable[list[Reason]]]] = (
         lambda: _check_status(git, place.folder, overrides),
         lambda: _check_hidden(git, place.folder),
@@ -116,16 +117,6 @@ async def _disarm_filters(git: Git, folder: Path) -> list[str]:
         for driver in sorted(drivers)
         for key in ("clean=", "process=", "smudge=", "required=false")
     ]
-
-
-async def _read_head(git: Git, folder: Path) -> tuple[str | None, str | None]:
-    """Return the commit and the branch, each None when there is none."""
-    branch = None
-    if await git.test(str(folder), "symbolic-ref", "--quiet", "HEAD"):
-        branch = text(await git.run(str(folder), "symbolic-ref", "HEAD"))
-    if not await git.test(str(folder), "rev-parse", "--verify", "--quiet", "HEAD^{commit}"):
-        return None, branch
-    return text(await git.run(str(folder), "rev-parse", "--verify", "HEAD^{commit}")), branch
 
 
 async def _check_status(git: Git, folder: Path, overrides: list[str]) -> list[Reason]:

@@ -11,6 +11,7 @@ Source: git-worktree(1), gitrepository-layout(5)
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -20,10 +21,10 @@ import attrs
 
 from hostsvc.git.command import Git, GitUnknown, text
 from hostsvc.git.places import Place, find_place
+from hostsvc.removal import remove_folder
+from hostsvc.tree import DIRECTORY, identity_of
 
 KEEP_REF: Final = "refs/hostsvc/trash/"
-ADMIN: Final = ".git-admin"
-"""What a taken-out worktree's administrative directory is called, below the trash entry's own name."""
 
 
 @attrs.frozen(kw_only=True)
@@ -33,6 +34,8 @@ class Taken:
     common_dir: str
     name: str
     """Of its administrative directory."""
+    gitdir: str
+    """What that says of where the folder is, to the letter: by it this worktree's is told from another's."""
     head: str | None
     branch: str | None
 
@@ -54,14 +57,14 @@ async def add_worktree(git: Git, repository: Path, folder: Path, branch: str, st
     return find_place(folder)
 
 
-async def keep_commits(git: Git, place: Place, id_: str, head: str) -> None:
+async def keep_commits(git: Git, common_dir: str, id_: str, head: str) -> None:
     """Let a ref of ours hold a commit, so that no gc takes what a trashed worktree alone may have."""
-    await git.run(str(place.common_dir), "update-ref", KEEP_REF + id_, head)
+    await git.run(common_dir, "update-ref", KEEP_REF + id_, head)
 
 
-async def drop_commits(git: Git, common_dir: Path, id_: str) -> None:
+async def drop_commits(git: Git, common_dir: str, id_: str) -> None:
     """Let go of them: the trash entry is purged."""
-    await git.run(str(common_dir), "update-ref", "-d", KEEP_REF + id_)
+    await git.run(common_dir, "update-ref", "-d", KEEP_REF + id_)
 
 
 async def read_taken(git: Git, place: Place) -> Taken:
@@ -72,67 +75,130 @@ async def read_taken(git: Git, place: Place) -> Taken:
     """
     if not place.is_linked or place.git_dir.parent != place.common_dir / "worktrees":
         raise GitUnknown("it is its repository's own folder, not a worktree beside it")
+    try:
+        gitdir = (place.git_dir / "gitdir").read_text().rstrip("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise GitUnknown(f"its registration cannot be read: {type(error).__name__}") from error
+    head, branch = await read_head(git, place.folder)
+    return Taken(
+        common_dir=str(place.common_dir), name=place.git_dir.name, gitdir=gitdir, head=head, branch=branch
+    )
+
+
+async def read_head(git: Git, folder: Path) -> tuple[str | None, str | None]:
+    """Return the commit and the branch, each None when there is none."""
     branch = None
-    if await git.test(str(place.folder), "symbolic-ref", "--quiet", "HEAD"):
-        branch = text(await git.run(str(place.folder), "symbolic-ref", "HEAD"))
-    head = None
-    if await git.test(str(place.folder), "rev-parse", "--verify", "--quiet", "HEAD^{commit}"):
-        head = text(await git.run(str(place.folder), "rev-parse", "--verify", "HEAD^{commit}"))
-    return Taken(common_dir=str(place.common_dir), name=place.git_dir.name, head=head, branch=branch)
+    if await git.test(str(folder), "symbolic-ref", "--quiet", "HEAD"):
+        branch = text(await git.run(str(folder), "symbolic-ref", "HEAD"))
+    return await read_commit(git, folder, "HEAD"), branch
 
 
-def unregister(taken: Taken, folder: Path, admin: Path) -> bool:
-    """Move one worktree's administrative directory away; False when that was done before.
+async def read_commit(git: Git, folder: Path, name: str) -> str | None:
+    """Return the commit that a name stands for; None when it stands for none."""
+    if not await git.test(str(folder), "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"):
+        return None
+    return text(await git.run(str(folder), "rev-parse", "--verify", f"{name}^{{commit}}"))
+
+
+def unregister(taken: Taken, admin: Path) -> bool:
+    """Move one worktree's administrative directory away; False when it is not registered (any more).
 
     Args:
-        taken: Which one.
-        folder: Where its folder is, or was.
+        taken: Which one. Another that has its name by now is left alone.
         admin: Where to.
 
     Raises:
-        GitUnknown: another folder is registered under that name by now; it is left alone.
+        OSError: it cannot be moved.
     """
     registered = Path(taken.common_dir) / "worktrees" / taken.name
-    if not os.path.lexists(registered):
+    try:
+        if (registered / "gitdir").read_text().rstrip("\n") != taken.gitdir:
+            return False
+    except FileNotFoundError:
         return False
-    if (registered / "gitdir").read_text().strip() != str(folder / ".git"):
-        raise GitUnknown(f"{registered} is another worktree's by now")
     _move(registered, admin)
     return True
 
 
 def register(taken: Taken, folder: Path, admin: Path) -> None:
-    """Put a worktree's administrative directory back, under a name of its own, and link both ways.
+    """Put a worktree's administrative directory back, under another name if its own was given away.
+
+    Its folder has to be back where it was. Done already when `admin` is not there and both links agree.
 
     Raises:
-        GitUnknown: its repository is gone.
+        GitUnknown: it cannot be put back; nothing was changed.
+        OSError: it cannot be moved.
     """
+    if not os.path.lexists(admin):
+        find_place(folder)
+        return
+    check_repository(taken)
     worktrees = Path(taken.common_dir) / "worktrees"
-    if not Path(taken.common_dir).is_dir():
-        raise GitUnknown(f"its repository {taken.common_dir} is gone")
     worktrees.mkdir(exist_ok=True)
-    registered = worktrees / taken.name
-    count = 1
-    while os.path.lexists(registered):
-        registered = worktrees / f"{taken.name}{count}"
-        count += 1
-    _move(admin, registered)
-    (registered / "gitdir").write_text(f"{folder}/.git\n")
-    (folder / ".git").write_text(f"gitdir: {registered}\n")
+    name, count = taken.name, 1
+    while os.path.lexists(worktrees / name):
+        name, count = f"{taken.name}{count}", count + 1
+    if name != taken.name:
+        if os.path.lexists(admin / "modules"):  # they say where it is, relative to themselves
+            raise GitUnknown(f"another worktree is called {taken.name} by now, and this one has submodules")
+        (folder / ".git").write_text(f"gitdir: {worktrees / name}\n")
+    _move(admin, worktrees / name)
 
 
-async def branch_is_free(git: Git, taken: Taken) -> bool:
-    """Tell whether no other worktree has its branch checked out by now."""
-    listed = await git.run(taken.common_dir, "worktree", "list", "--porcelain", "-z")
-    return taken.branch is None or f"branch {taken.branch}".encode() not in listed.split(b"\0")
+def check_repository(taken: Taken) -> None:
+    """Make sure that there is something to put it back into.
+
+    Raises:
+        GitUnknown: there is not.
+    """
+    if not Path(taken.common_dir, "objects").is_dir():
+        raise GitUnknown(f"its repository {taken.common_dir} is gone")
+
+
+async def check_branch(git: Git, taken: Taken) -> bool:
+    """Tell whether its branch is still where it was, and in no other worktree by now."""
+    if taken.branch is None:
+        return True
+    common_dir = Path(taken.common_dir)
+    if await read_commit(git, common_dir, taken.branch) != taken.head:
+        return False
+    listed = await git.run(str(common_dir), "worktree", "list", "--porcelain", "-z")
+    return f"branch {taken.branch}".encode() not in listed.split(b"\0")
+
+
+def detach(taken: Taken, admin: Path) -> None:
+    """Let a worktree that is out of its repository be at its commit, without its branch."""
+    if taken.head is not None and os.path.lexists(admin):
+        draft = admin / "HEAD.draft"
+        draft.write_text(taken.head + "\n")
+        os.rename(draft, admin / "HEAD")
+
+
+def is_on_branch(taken: Taken, folder: Path) -> bool:
+    """Tell whether a worktree that was put back has the branch that it had."""
+    if taken.branch is None:
+        return True
+    return (find_place(folder).git_dir / "HEAD").read_text() == f"ref: {taken.branch}\n"
 
 
 def _move(source: Path, target: Path) -> None:
     try:
         os.rename(source, target)
-    except OSError:  # the repository is on another device than the trash
-        draft = target.with_name(f".{target.name}.draft")
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        _carry(source, target)
+
+
+def _carry(source: Path, target: Path) -> None:
+    """Move to another device: the target is there whole before the source goes."""
+    if not os.path.lexists(target):
+        draft = target.parent / f".{target.name}.draft"
         shutil.rmtree(draft, ignore_errors=True)
         shutil.copytree(source, draft, symlinks=True)
         os.rename(draft, target)
-        shutil.rmtree(source)
+    fd = os.open(source.parent, DIRECTORY)
+    try:
+        remove_folder(fd, source.name, identity_of(os.lstat(source)))
+    finally:
+        os.close(fd)

@@ -182,6 +182,8 @@ CREATE TABLE paths (
 
 ALTER TABLE trash ADD COLUMN manifest TEXT NOT NULL DEFAULT '{}';
 ALTER TABLE trash ADD COLUMN restored_at_ms INTEGER;
+ALTER TABLE trash ADD COLUMN restored_as TEXT;
+ALTER TABLE trash ADD COLUMN restored_generation INTEGER;
 
 CREATE TABLE runs (
     id TEXT PRIMARY KEY,
