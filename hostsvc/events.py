@@ -21,6 +21,8 @@ EVENT_TYPES: Final[dict[str, str]] = {
     "session.stuck": "its kill has failed so often that a person should look",
     "session.orphan_killed": "a living one without a row that wants it was ended",
     "session.adopted": "it was taken over from a lost index",
+    "worktree.broken": "nobody owns it, and its link leads nowhere; told once, moved aside after long",
+    "triples.swept": "what became of each entry of the base directory, and how many there are of each",
     "reaper.progress": "a pass is under way: `done` of `total`",
     "reaper.pass": "a pass found or did something new",
     "service.ready": "requests are served",

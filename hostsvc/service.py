@@ -20,12 +20,16 @@ from hostsvc.git.command import Git
 from hostsvc.index import Index
 from hostsvc.live import Live
 from hostsvc.policy import Limits
+from hostsvc.reaper.base import Base
 from hostsvc.reaper.engine import Reaper, Schedule
 from hostsvc.reaper.gate import Caps
 from hostsvc.reaper.orphans import Orphans
 from hostsvc.reaper.stale_rows import StaleRows
 from hostsvc.reaper.stuck_sagas import StuckSagas
 from hostsvc.reaper.trash import Trash
+from hostsvc.reaper.triples import Triples
+from hostsvc.reaper.worktrees import Worktrees
+from hostsvc.sweep import Ages
 from hostsvc.teardown import Teardown
 from hostsvc.workspaces import Workspaces
 from ptyd.protocol.eventlog import EventLog
@@ -71,6 +75,13 @@ class Service:
         self.follower = Follower(index, live, self.disposal)
         self.adoption = Adoption(index, live, self.births, self.events, owner=owner, run_id=self.run_id)
         limits = Limits(age_floor_ms=int(config.age_floor_s * 1000))
+        base, can = Base(index, config.base_dir), self.places.can
+        ages = Ages(
+            sweep_ms=int(config.sweep_age_s * 1000),
+            worktree_ms=int(config.worktree_grace_s * 1000),
+            quarantine_ms=int(config.quarantine_grace_s * 1000),
+            limits=limits,
+        )
         self.reaper = Reaper(
             [
                 StuckSagas(index, self.deletion),
@@ -78,7 +89,9 @@ class Service:
                     index, self.disposal, self.births, self.places, limits, int(config.keep_rows_s * 1000)
                 ),
                 Orphans(index, live, self.disposal, self.births, limits, owner),
-                Trash(index, self.places.can),
+                Worktrees(index, base, can, self.git, self.events, now_ms, ages),
+                Triples(index, base, can, self.events, now_ms, ages),
+                Trash(index, can),
             ],
             index,
             live,

@@ -148,8 +148,10 @@ def decide_worktree(
     """
     made = _left_behind(claim)
     keep = keep_worktree(claim, form, now_ms=now_ms, ages=ages)
-    if keep is not None or isinstance(made, Keep):
-        return keep or made
+    if isinstance(made, Keep):
+        return made
+    if keep is not None:
+        return keep
     match broken_since_ms:
         case Unknown(why):
             return Keep(f"unknown: {why}")

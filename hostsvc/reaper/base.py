@@ -40,7 +40,6 @@ class Entry:
     path: str
     identity: Identity
     mode: int
-    is_our_users: bool
     changed_at_ms: int
 
     @property
@@ -97,9 +96,7 @@ class Base:
 
     async def _judge(self, entries: Sequence[Entry]) -> Mapping[str, Found]:
         """Ownership is looked up after the directory was read: what was made since is not in question."""
-        names = {entry.name: made_as(entry.name) for entry in entries}
-        paths = [str(self._path / name) for name in names.values()]
-        made, living = await self._index.read(ownership.find, paths)
+        made, living = await self._index.read(ownership.find, [entry.path for entry in entries])
         return await trio.to_thread.run_sync(self._put_together, entries, made, living)
 
     def _put_together(
@@ -108,10 +105,10 @@ class Base:
         real = os.path.realpath(self._path)
         deeds = _by_path(made)
         owners = _owners(living, {str(self._path), real})
-        identities = {(one.device, one.inode): one.id for one in living if one.inode is not None}
+        identities = {Identity(one.device or 0, one.inode): one.id for one in living if one.inode is not None}
         found = {}
         for entry in entries:
-            mine = deeds.get(str(self._path / made_as(entry.name)), [])
+            mine = deeds.get(entry.path, [])
             owner = _owner(entry, mine, owners, identities)
             claim = Claim(made=_made(entry, mine), owner=owner, user=ABSENT)
             found[entry.name] = Found(entry=entry, claim=claim)
@@ -164,7 +161,6 @@ def _entry(base: Path, name: str, found: os.stat_result) -> Entry:
         path=str(base / name),
         identity=Identity(found.st_dev, found.st_ino),
         mode=found.st_mode,
-        is_our_users=found.st_uid == os.geteuid(),
         changed_at_ms=found.st_mtime_ns // 1_000_000,
     )
 
@@ -220,12 +216,6 @@ def _has_repository_above(base: str) -> bool:
 # --- whose it is ---------------------------------------------------------------------------------
 
 
-def made_as(name: str) -> str:
-    """Return as what an entry was made: the draft of a credential is made before it has its name."""
-    draft = name.removeprefix(".").removesuffix(".draft")
-    return draft if name == f".{draft}.draft" else name
-
-
 def _by_path(made: Sequence[MadePath]) -> Mapping[str, list[MadePath]]:
     found = defaultdict(list)
     for deed in made:
@@ -234,7 +224,7 @@ def _by_path(made: Sequence[MadePath]) -> Mapping[str, list[MadePath]]:
 
 
 def _made(entry: Entry, deeds: Sequence[MadePath]) -> Fact[Made]:
-    """Find the newest deed that an entry fits: another folder, of the same name, is a stranger's."""
+    """Find the newest deed that an entry fits: something else of the same name is a stranger's."""
     for deed in reversed(deeds):
         if _fits(entry, deed):
             return Known(
@@ -250,19 +240,18 @@ def _made(entry: Entry, deeds: Sequence[MadePath]) -> Fact[Made]:
 
 
 def _fits(entry: Entry, deed: MadePath) -> bool:
-    if deed.role == Role.CREDENTIAL:  # whoever renews a token writes a new file in its place
-        return stat.S_ISREG(entry.mode) and entry.is_our_users
-    is_same = deed.inode is None or entry.identity == (deed.device, deed.inode)
-    return entry.is_folder and made_as(entry.name) == entry.name and is_same
+    """One that was never identified may be somebody's who was there before us."""
+    is_like = stat.S_ISREG(entry.mode) if deed.role == Role.CREDENTIAL else entry.is_folder
+    return is_like and deed.inode is not None and entry.identity == (deed.device, deed.inode)
 
 
 def _owner(
     entry: Entry,
     deeds: Sequence[MadePath],
     owners: Mapping[str, str],
-    identities: Mapping[tuple[int | None, int | None], str],
+    identities: Mapping[Identity, str],
 ) -> Fact[str]:
-    stem = made_as(entry.name)
+    stem = entry.name
     for suffix in SIBLING_SUFFIXES:
         stem = stem.removesuffix(suffix)
     wanted = next((deed.workspace_id for deed in deeds if deed.is_wanted), None)

@@ -9,7 +9,7 @@ from hostsvc.index import Index
 from hostsvc.model import Act, Candidate, Decision, Known
 from hostsvc.reaper.base import Base, Found
 from hostsvc.reaper.kinds import Skipped
-from hostsvc.store import trash
+from hostsvc.store import audit, trash
 from hostsvc.trashcan import TrashCan
 from hostsvc.tree import PathRefused
 from ptyd.protocol.errors import Code, PtydError
@@ -43,9 +43,9 @@ def check_again(candidate: Candidate, decision: Decision) -> None:
 
 
 async def discard(
-    index: Index, can: TrashCan, found: Found, why: str, keep_ms: int | None = None
+    index: Index, can: TrashCan, found: Found, candidate: Candidate, now_ms: int, keep_ms: int | None = None
 ) -> Mapping[str, object]:
-    """Move a folder of the base to the trash; return the evidence.
+    """Move a folder of the base to the trash, and enter it in the audit; return the evidence.
 
     Raises:
         Skipped: it was gone.
@@ -58,7 +58,7 @@ async def discard(
             await _entry_id(index, found),
             path=found.entry.path,
             identity=found.entry.identity,
-            why=why,
+            why=candidate.reason,
             who="reaper",
             workspace_id=made.value.workspace_id,
             generation=made.value.generation,
@@ -68,7 +68,25 @@ async def discard(
         raise PtydError(Code.PATH_REFUSED, str(error)) from error
     if entry["purged_at_ms"] is not None:
         raise Skipped("it is gone")
-    return {"trash": entry["id"]}
+    return await enter(index, found, candidate, now_ms, {"trash": entry["id"]})
+
+
+async def enter(
+    index: Index, found: Found, candidate: Candidate, now_ms: int, evidence: Mapping[str, object]
+) -> Mapping[str, object]:
+    """Enter in the audit what was done to an entry; return the evidence."""
+    made = found.claim.made
+    assert isinstance(made, Known)
+    await index.write(
+        audit.append,
+        at_ms=now_ms,
+        event=candidate.action.value,
+        kind=made.value.role.value,
+        subject=made.value.workspace_id,
+        generation=made.value.generation,
+        detail={"path": found.entry.path, "reason": candidate.reason, **evidence},
+    )
+    return evidence
 
 
 async def _entry_id(index: Index, found: Found) -> str:

@@ -17,11 +17,11 @@ import trio
 from hostsvc import removal
 from hostsvc.clock import NowMs
 from hostsvc.index import Index
-from hostsvc.model import ABSENT, Action, Candidate, Decision, Fact, Keep, Known, Observation
+from hostsvc.model import ABSENT, Action, Candidate, Decision, Fact, Keep, Observation
 from hostsvc.reaper.base import Base, Found, newest_change
-from hostsvc.reaper.discard import check_again, discard, look_again
-from hostsvc.reaper.kinds import Findings, Look, subject_key
-from hostsvc.store import audit, passes
+from hostsvc.reaper.discard import check_again, discard, enter, look_again
+from hostsvc.reaper.kinds import Findings, Look, Skipped, subject_key
+from hostsvc.store import passes
 from hostsvc.sweep import UNRECOGNISED, Ages, decide_entry, is_left_behind
 from hostsvc.trashcan import TrashCan
 from hostsvc.tree import DIRECTORY, Identity, PathRefused
@@ -76,26 +76,17 @@ class Triples:
         seen = await self._index.read(passes.observations, self.name)
         check_again(candidate, await trio.to_thread.run_sync(self._decide, found, seen, self._now_ms()))
         if candidate.action is Action.UNLINK:
-            return await self._unlink(found)
-        return await discard(self._index, self._can, found, candidate.reason)
+            return await self._unlink(found, candidate)
+        return await discard(self._index, self._can, found, candidate, self._now_ms())
 
-    async def _unlink(self, found: Found) -> Mapping[str, object]:
-        made, path = found.claim.made, found.entry.path
-        assert isinstance(made, Known)
+    async def _unlink(self, found: Found, candidate: Candidate) -> Mapping[str, object]:
         try:
-            await trio.to_thread.run_sync(_unlink, Path(path), found.entry.identity)
+            was_there = await trio.to_thread.run_sync(_unlink, Path(found.entry.path), found.entry.identity)
         except PathRefused as error:
             raise PtydError(Code.PATH_REFUSED, str(error)) from error
-        await self._index.write(
-            audit.append,
-            at_ms=self._now_ms(),
-            event="unlinked",
-            kind="credential",
-            subject=made.value.workspace_id,
-            generation=made.value.generation,
-            detail={"path": path},
-        )
-        return {"unlinked": path}
+        if not was_there:
+            raise Skipped("it is gone")
+        return await enter(self._index, found, candidate, self._now_ms(), {"unlinked": found.entry.path})
 
     async def tell(self, findings: Findings, outcomes: Sequence[Mapping[str, Any]]) -> None:
         """Tell how many of all entries went, failed, stayed, and are nobody's that we know."""

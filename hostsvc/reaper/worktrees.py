@@ -115,7 +115,7 @@ class Worktrees:
         if await self._base.look_at(candidate.subject) != found:  # git took its time
             raise Skipped("it has changed while it was looked into")
         keep_ms = QUARANTINED_MS if candidate.action is Action.QUARANTINE else None
-        return await discard(self._index, self._can, found, candidate.reason, keep_ms)
+        return await discard(self._index, self._can, found, candidate, self._now_ms(), keep_ms)
 
     async def tell(self, findings: Findings, outcomes: Sequence[Mapping[str, Any]]) -> None:
         """Report what was found broken, once for each folder; the grace counts from there."""

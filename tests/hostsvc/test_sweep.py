@@ -49,8 +49,8 @@ def claim(role: Role = Role.FOLDER, *, count: int = 1, **fields: Any) -> Claim:
     return Claim(**{**plain, **fields})
 
 
-def entry(given: Claim, newest_at_ms: Fact[int] = Known(LONG_AGO)) -> Decision:
-    return decide_entry(given, newest_at_ms, now_ms=NOW, ages=AGES)
+def entry(given: Claim, newest_at_ms: Fact[int] | None = None) -> Decision:
+    return decide_entry(given, newest_at_ms or Known(LONG_AGO), now_ms=NOW, ages=AGES)
 
 
 def worktree(
