@@ -13,6 +13,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 from hostsvc.tree import (
@@ -81,6 +82,37 @@ def remove_folder(dir_fd: int, name: str, expected: Identity) -> None:
         os.close(fd)
 
 
+def remove_path(path: Path) -> None:
+    """Remove a directory as it is now, wherever it is.
+
+    Raises:
+        PathRefused, OSError: as `remove_folder`.
+    """
+    fd = os.open(path.parent, DIRECTORY)
+    try:
+        remove_folder(fd, path.name, identity_of(os.lstat(path)))
+    finally:
+        os.close(fd)
+
+
+def remove_empty(base_fd: int, name: str) -> bool:
+    """Remove a folder of the base that is empty, or gone already; False when there is something in it.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    check_entry_name(name)
+    try:
+        os.rmdir(name, dir_fd=base_fd)
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            return False
+        raise
+    return True
+
+
 def _enter(dir_fd: int, name: str, expected: Identity, mount: bytes) -> int:
     with opened(dir_fd, name, PLACE) as fd:
         check(os.fstat(fd), expected, name)
@@ -107,13 +139,20 @@ def _climb(fd: int, expected: Identity | None, top_fd: int) -> int:
 
 
 def unlink(dir_fd: int, name: str, expected: Identity | None) -> bool:
-    """Remove a file for good, if it is one and the expected one; False when it is gone already.
+    """Remove a file for good; False when it is gone already. Says nothing of its content.
+
+    Args:
+        dir_fd: Where it is.
+        name: Its name.
+        expected: Which file it has to be. If nobody knows, it goes only when nothing is in it.
 
     Raises:
-        PathRefused: it is another, or cannot be removed. Says nothing of its content.
+        PathRefused: it is another, or cannot be removed.
     """
     try:
         found = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+        if expected is None and found.st_size:
+            return False
         if not stat.S_ISREG(found.st_mode) or expected not in (None, identity_of(found)):
             raise PathRefused(f"{name} is not the file that it was; it is left alone")
         os.unlink(name, dir_fd=dir_fd)

@@ -14,6 +14,7 @@ from hostsvc.births import Births
 from hostsvc.clock import NowMs
 from hostsvc.config import Config
 from hostsvc.deletion import Deletion
+from hostsvc.deletion_steps import DeletionSteps
 from hostsvc.disposal import Disposal
 from hostsvc.follower import Follower
 from hostsvc.git.command import Git
@@ -62,11 +63,17 @@ class Service:
         )
         self.disposal = Disposal(index, live, self.events, now_ms, config.kills_at_once)
         self.births = Births(index, live, self.disposal, self.events, now_ms, owner=owner, run_id=self.run_id)
-        self.deletion = Deletion(
+        effects = DeletionSteps(
             index,
             self.disposal,
-            self.places,
+            self.places.disk,
             Teardown(live, self.births, owner=owner),
+            self.events,
+            now_ms,
+        )
+        self.deletion = Deletion(
+            index,
+            effects,
             self.events,
             now_ms,
             nursery,

@@ -26,17 +26,10 @@ from hostsvc.model import (
     Observe,
     Unknown,
 )
+from hostsvc.owned import PathRole
 from hostsvc.policy import Limits, absence_is_believed
 
 UNRECOGNISED: Final = "unrecognised: this index never made it"
-
-
-class Role(enum.StrEnum):
-    """Which part of a workspace's triple a path is."""
-
-    FOLDER = "folder"
-    CREDENTIAL = "credential"
-    ARTIFACTS = "artifacts"
 
 
 class Form(enum.Enum):
@@ -62,7 +55,7 @@ _KEPT_FORMS: Final = {
 class Made:
     """What the index says of a path that it made, and whose folder (if it is one) is still the same."""
 
-    role: Role
+    role: PathRole
     workspace_id: str
     generation: int
     created_at_ms: int
@@ -107,7 +100,7 @@ def decide_entry(claim: Claim, newest_at_ms: Fact[int], *, now_ms: int, ages: Ag
     made = _left_behind(claim)
     if isinstance(made, Keep):
         return made
-    action = Action.UNLINK if made.role is Role.CREDENTIAL else Action.TRASH
+    action = Action.UNLINK if made.role is PathRole.CREDENTIAL else Action.TRASH
     return (
         _in_use(claim)
         or _young(newest_at_ms, "its last change", ages.sweep_ms, now_ms)

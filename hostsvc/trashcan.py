@@ -140,6 +140,15 @@ class TrashCan:
         await self._tidy(entry)
         return taken is None or await trio.to_thread.run_sync(is_on_branch, taken, Path(entry["path"]))
 
+    async def put_again(self, entry: Entry) -> None:
+        """Undo `restore`, however far it came.
+
+        Raises:
+            PathRefused: it cannot be moved.
+        """
+        if not await self._take(entry):
+            raise PathRefused(f"{entry['path']} is gone, and {entry['trash_path']} too")
+
     async def purge(self, entry: Entry) -> str | None:
         """Remove an entry for good, unless a process is inside; return why not."""
         try:
@@ -246,8 +255,8 @@ class TrashCan:
         await trio.to_thread.run_sync(self._remove_manifest, entry["id"] + MANIFEST)
 
     def _remove_manifest(self, name: str) -> None:
-        with tree.open_trash(self._base_fd) as fd:
-            removal.unlink(fd, name, None)
+        with tree.open_trash(self._base_fd) as fd, contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=fd)
 
     def _remove_admin(self, name: str) -> None:
         try:

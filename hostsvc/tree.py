@@ -180,7 +180,37 @@ def _rename(source_fd: int, source: str, target_fd: int, target: str, expected: 
     return True
 
 
-def write_file(dir_fd: int, name: str, content: bytes, mode: int = 0o600) -> Identity:
+def make_file(base_fd: int, name: str) -> Identity:
+    """Make an empty file of the base that only its owner may read or run.
+
+    Raises:
+        PathRefused: something has that name, or it cannot be made.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        with opened(base_fd, name, flags, 0o700) as fd:
+            return identity_of(os.fstat(fd))
+    except OSError as error:
+        raise PathRefused(f"cannot make {name}: {error.strerror}") from error
+
+
+def fill_file(base_fd: int, name: str, expected: Identity, content: bytes) -> None:
+    """Write a file that was made before; what it says is told to nobody.
+
+    Raises:
+        PathRefused: it is another by now, or cannot be written.
+    """
+    try:
+        with opened(base_fd, name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC) as fd:
+            check(os.fstat(fd), expected, name)
+            with open(fd, "wb", closefd=False) as file:
+                file.write(content)
+            os.fsync(fd)
+    except OSError as error:
+        raise PathRefused(f"cannot write {name}: {error.strerror}") from error
+
+
+def write_file(dir_fd: int, name: str, content: bytes) -> None:
     """Write a file of ours alone, whole or not at all; on the disk when this returns.
 
     Raises:
@@ -190,20 +220,18 @@ def write_file(dir_fd: int, name: str, content: bytes, mode: int = 0o600) -> Ide
     with contextlib.suppress(FileNotFoundError):
         os.unlink(draft, dir_fd=dir_fd)  # of an attempt that was killed
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(draft, flags, mode, dir_fd=dir_fd)
+    fd = os.open(draft, flags, 0o600, dir_fd=dir_fd)
     try:
         with open(fd, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(fd)
-            identity = identity_of(os.fstat(fd))
         os.rename(draft, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(draft, dir_fd=dir_fd)
         raise
     os.fsync(dir_fd)
-    return identity
 
 
 @contextlib.contextmanager
@@ -216,8 +244,8 @@ def open_trash(base_fd: int) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def opened(dir_fd: int, name: str, flags: int = DIRECTORY) -> Iterator[int]:
-    fd = os.open(name, flags, dir_fd=dir_fd)
+def opened(dir_fd: int, name: str, flags: int = DIRECTORY, mode: int = 0) -> Iterator[int]:
+    fd = os.open(name, flags, mode, dir_fd=dir_fd)
     try:
         yield fd
     finally:

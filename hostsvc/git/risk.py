@@ -82,6 +82,8 @@ async def _check(git: Git, place: Place, depth: int) -> Risk:
         lambda: _check_commits(git, place.folder, head, branch),
         lambda: _check_submodules(git, place.folder, depth),
     )
+    if not place.is_linked:
+        checks = (*checks, lambda: _check_repository(git, place))
     for found in await _at_once(checks):
         reasons += found
     return Risk(reasons=tuple(reasons), head=head, branch=branch)
@@ -208,6 +210,19 @@ async def _check_commits(git: Git, folder: Path, head: str | None, branch: str |
     if missing := await _count(git, folder, head, *others, "--branches", "--tags"):
         return [Reason(code="unmerged", text=f"{missing} commits are on no other branch; there is no remote")]
     return []
+
+
+async def _check_repository(git: Git, place: Place) -> list[Reason]:
+    """Find what a repository of its own has besides what is checked out: it would go with the folder."""
+    found = []
+    every = ("--exclude=refs/remotes/*", "--all")  # branches, tags, stashes, what the trash keeps
+    listed = await git.run(str(place.folder), "rev-list", "--count", *every, "--not", "--remotes")
+    others = int(text(listed))
+    if others:
+        found.append(Reason(code="repository", text=f"{others} commits of its repository are on no remote"))
+    if any((place.git_dir / "worktrees").glob("*")):
+        found.append(Reason(code="repository", text="its repository has other worktrees"))
+    return found
 
 
 async def _count(git: Git, folder: Path, head: str, *without: str) -> int:

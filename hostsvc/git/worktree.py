@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
+import time
 from pathlib import Path
 from typing import Final
 
@@ -21,10 +23,13 @@ import attrs
 
 from hostsvc.git.command import Git, GitUnknown, text
 from hostsvc.git.places import Place, find_place
-from hostsvc.removal import remove_folder
-from hostsvc.tree import DIRECTORY, identity_of
+from hostsvc.removal import remove_path
 
 KEEP_REF: Final = "refs/hostsvc/trash/"
+SHORT: Final = "refs/heads/"
+"""What a branch's short name leaves out."""
+MAKING_S: Final = 600.0
+"""After this nobody is still making a worktree."""
 
 
 @attrs.frozen(kw_only=True)
@@ -40,21 +45,79 @@ class Taken:
     branch: str | None
 
 
-async def add_worktree(git: Git, repository: Path, folder: Path, branch: str, start: str | None) -> Place:
-    """Check a branch out into a new folder; a branch that is not there yet is made from `start` or HEAD.
+async def find_branch(git: Git, common_dir: str, branch: str) -> bool:
+    """Tell whether a repository has a branch.
+
+    Raises:
+        ValueError: no branch can be called so.
+        GitUnknown: git could not tell.
+    """
+    if branch.startswith("-") or not await git.test(common_dir, "check-ref-format", SHORT + branch):
+        raise ValueError(f"{branch[:64]!a} is no name for a branch")
+    return await git.test(common_dir, "show-ref", "--verify", "--quiet", SHORT + branch)
+
+
+async def add_worktree(git: Git, repository: Path, folder: Path, branch: str, base: str | None) -> Place:
+    """Check a branch out into a folder that is not there or empty; with a `base` it is made at that commit.
 
     Raises:
         GitUnknown: git refused, or what it made is not a worktree.
     """
-    reference = f"refs/heads/{branch}"
-    if not await git.test(str(repository), "check-ref-format", reference):
-        raise GitUnknown(f"{branch!a} is no name for a branch")
-    is_there = await git.test(str(repository), "show-ref", "--verify", "--quiet", reference)
-    if is_there and start is not None:
-        raise GitUnknown(f"branch {branch} is there already; leave out where to start it")
-    made = [str(folder), branch] if is_there else ["-b", branch, str(folder), *([start] if start else [])]
-    await git.run(str(repository), "worktree", "add", "--quiet", *made)
+    made = [str(folder), branch] if base is None else ["-b", branch, str(folder), base]
+    try:
+        await git.run(str(repository), "worktree", "add", "--quiet", *made)
+    except GitUnknown as error:
+        text = f"git could not check out {branch!a} (is it checked out elsewhere?): {error}"
+        raise GitUnknown(text) from error
     return find_place(folder)
+
+
+async def delete_branch(git: Git, common_dir: str, branch: str, base: str) -> bool:
+    """Delete a branch that is still where it was made, and that no worktree has; False when it is kept."""
+    if await read_commit(git, Path(common_dir), SHORT + branch) != base:
+        return False
+    if await _is_checked_out(git, common_dir, SHORT + branch):
+        return False
+    await git.run(common_dir, "update-ref", "-d", SHORT + branch, base)
+    return True
+
+
+def find_registration(common_dir: Path, folder: Path) -> Path | None:
+    """Return the administrative directory of the worktree that a repository has at a folder, there or not."""
+    for registered in sorted((common_dir / "worktrees").glob("*")):
+        try:
+            gitdir = (registered / "gitdir").read_text().rstrip("\n")
+            if os.path.normpath(registered / gitdir) == str(folder / ".git"):
+                return registered
+        except (OSError, UnicodeDecodeError):
+            continue
+    return None
+
+
+def check_idle(common_dir: Path, folder: Path) -> None:
+    """Make sure that no git is still making a worktree; one outlives a service that was killed.
+
+    Raises:
+        GitUnknown: one may be.
+    """
+    registered = find_registration(common_dir, folder)
+    if registered is None:
+        return
+    try:
+        age_s = time.time() - (registered / "locked").stat().st_mtime
+    except FileNotFoundError:
+        return
+    if age_s < MAKING_S:
+        raise GitUnknown("git may still be making it")
+
+
+def unregister_folder(common_dir: Path, folder: Path) -> bool:
+    """Remove the registration that git has begun for a folder which is gone; False when there is none."""
+    registered = find_registration(common_dir, folder)
+    if registered is None or os.path.lexists(folder / ".git"):
+        return False
+    remove_path(registered)
+    return True
 
 
 async def keep_commits(git: Git, common_dir: str, id_: str, head: str) -> None:
@@ -94,10 +157,17 @@ async def read_head(git: Git, folder: Path) -> tuple[str | None, str | None]:
 
 
 async def read_commit(git: Git, folder: Path, name: str) -> str | None:
-    """Return the commit that a name stands for; None when it stands for none."""
+    """Return the commit that a name stands for; None when it stands for none.
+
+    Raises:
+        GitUnknown: git could not tell, or says something else.
+    """
     if not await git.test(str(folder), "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"):
         return None
-    return text(await git.run(str(folder), "rev-parse", "--verify", f"{name}^{{commit}}"))
+    found = text(await git.run(str(folder), "rev-parse", "--verify", f"{name}^{{commit}}"))
+    if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", found):
+        raise GitUnknown("what git says is no commit")
+    return found
 
 
 def unregister(taken: Taken, admin: Path) -> bool:
@@ -159,11 +229,14 @@ async def check_branch(git: Git, taken: Taken) -> bool:
     """Tell whether its branch is still where it was, and in no other worktree by now."""
     if taken.branch is None:
         return True
-    common_dir = Path(taken.common_dir)
-    if await read_commit(git, common_dir, taken.branch) != taken.head:
+    if await read_commit(git, Path(taken.common_dir), taken.branch) != taken.head:
         return False
-    listed = await git.run(str(common_dir), "worktree", "list", "--porcelain", "-z")
-    return f"branch {taken.branch}".encode() not in listed.split(b"\0")
+    return not await _is_checked_out(git, taken.common_dir, taken.branch)
+
+
+async def _is_checked_out(git: Git, common_dir: str, reference: str) -> bool:
+    listed = await git.run(common_dir, "worktree", "list", "--porcelain", "-z")
+    return f"branch {reference}".encode() in listed.split(b"\0")
 
 
 def detach(taken: Taken, admin: Path) -> None:
@@ -197,8 +270,4 @@ def _carry(source: Path, target: Path) -> None:
         shutil.rmtree(draft, ignore_errors=True)
         shutil.copytree(source, draft, symlinks=True)
         os.rename(draft, target)
-    fd = os.open(source.parent, DIRECTORY)
-    try:
-        remove_folder(fd, source.name, identity_of(os.lstat(source)))
-    finally:
-        os.close(fd)
+    remove_path(source)

@@ -21,10 +21,11 @@ import trio
 from hostsvc import processes
 from hostsvc.index import Index
 from hostsvc.model import ABSENT, Fact, Known, Unknown
+from hostsvc.owned import PathRole
 from hostsvc.reaper.kinds import Look
 from hostsvc.store import ownership
 from hostsvc.store.ownership import Living, MadePath
-from hostsvc.sweep import Claim, Form, Made, Role, is_left_behind
+from hostsvc.sweep import Claim, Form, Made, is_left_behind
 from hostsvc.tree import SIBLING_SUFFIXES, TRASH, Identity
 from ptyd.protocol.errors import Code, PtydError
 
@@ -197,7 +198,7 @@ def newest_change(entry: Entry, fresh_ms: int) -> Fact[int]:
 
 
 def _form(found: Found, is_covered: bool, was_worktree: bool) -> Form:
-    if not isinstance(found.claim.made, Known) or found.claim.made.value.role is not Role.FOLDER:
+    if not isinstance(found.claim.made, Known) or found.claim.made.value.role is not PathRole.FOLDER:
         return Form.PLAIN
     try:
         mode = os.lstat(f"{found.entry.path}/.git").st_mode
@@ -229,7 +230,7 @@ def _made(entry: Entry, deeds: Sequence[MadePath]) -> Fact[Made]:
         if _fits(entry, deed):
             return Known(
                 Made(
-                    role=Role(deed.role),
+                    role=PathRole(deed.role),
                     workspace_id=deed.workspace_id,
                     generation=deed.generation,
                     created_at_ms=deed.created_at_ms,
@@ -241,7 +242,7 @@ def _made(entry: Entry, deeds: Sequence[MadePath]) -> Fact[Made]:
 
 def _fits(entry: Entry, deed: MadePath) -> bool:
     """One that was never identified may be somebody's who was there before us."""
-    is_like = stat.S_ISREG(entry.mode) if deed.role == Role.CREDENTIAL else entry.is_folder
+    is_like = stat.S_ISREG(entry.mode) if deed.role == PathRole.CREDENTIAL else entry.is_folder
     return is_like and deed.inode is not None and entry.identity == (deed.device, deed.inode)
 
 

@@ -21,11 +21,12 @@ from hostsvc.git.places import LinkBroken, find_place
 from hostsvc.git.risk import check_risk
 from hostsvc.index import Index
 from hostsvc.model import ABSENT, Action, Candidate, Decision, Fact, Known, Observation, Unknown
+from hostsvc.owned import PathRole
 from hostsvc.reaper.base import Base, Found
 from hostsvc.reaper.discard import check_again, discard, look_again
 from hostsvc.reaper.kinds import Findings, Look, Skipped, subject_key
 from hostsvc.store import ownership, passes
-from hostsvc.sweep import Ages, Role, decide_worktree, keep_worktree
+from hostsvc.sweep import Ages, decide_worktree, keep_worktree
 from hostsvc.trashcan import TrashCan
 from ptyd.protocol.eventlog import EventLog
 
@@ -130,7 +131,7 @@ class Worktrees:
 
 def _is_folder_of_ours(found: Found) -> bool:
     made = found.claim.made
-    return isinstance(made, Known) and made.value.role is Role.FOLDER
+    return isinstance(made, Known) and made.value.role is PathRole.FOLDER
 
 
 def _broken_subject(found: Found) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlite_utils import Database
 
+from hostsvc.model import Workspace
 from hostsvc.store.rows import from_json, to_json
 
 Entry = Mapping[str, Any]
@@ -55,6 +56,11 @@ def find(db: Database, id_: str) -> Entry | None:
     return _entry(found[0]) if found else None
 
 
+def find_in_trash(db: Database, id_: str) -> Entry | None:
+    found = list(db.query(f"SELECT * FROM trash WHERE id = ? AND {_IN_THE_TRASH}", [id_]))
+    return _entry(found[0]) if found else None
+
+
 def find_due(db: Database, now_ms: int) -> list[Entry]:
     """Return what may be purged: its time is up and no session of its workspace is left to die."""
     found = db.query(
@@ -70,6 +76,35 @@ def find_all(db: Database) -> list[Entry]:
     """Return what is in the trash, oldest first."""
     found = db.query(f"SELECT * FROM trash WHERE {_IN_THE_TRASH} ORDER BY trashed_at_ms, id")
     return [_entry(raw) for raw in found]
+
+
+def find_restorable(db: Database, ref: str) -> Entry | None:
+    """Return what is in the trash of that id; or of the workspace of that id or name, the newest."""
+    found = db.query(
+        f"SELECT * FROM trash WHERE {_IN_THE_TRASH} AND id NOT LIKE '%.artifacts' AND (id = :ref OR"
+        " workspace_id = :ref OR workspace_id IN (SELECT id FROM workspaces WHERE name = :ref AND state ="
+        " 'deleted')) ORDER BY id = :ref DESC, workspace_id = :ref DESC, trashed_at_ms DESC LIMIT 1",
+        {"ref": ref},
+    )
+    return next(map(_entry, found), None)
+
+
+def claim(db: Database, id_: str, workspace: Workspace, now_ms: int) -> None:
+    """Take an entry and its artifacts out of the trash, before they are moved: nobody purges them now."""
+    db.execute(
+        "UPDATE trash SET restored_at_ms = ?, restored_as = ?, restored_generation = ?"
+        f" WHERE id IN (?, ?) AND {_IN_THE_TRASH}",
+        [now_ms, workspace.id, workspace.generation, id_, f"{id_}.artifacts"],
+    )
+
+
+def unclaim(db: Database, workspace: Workspace) -> None:
+    """They are back in the trash."""
+    db.execute(
+        "UPDATE trash SET restored_at_ms = NULL, restored_as = NULL, restored_generation = NULL"
+        " WHERE restored_as = ? AND restored_generation = ?",
+        [workspace.id, workspace.generation],
+    )
 
 
 def purged(db: Database, id_: str, now_ms: int) -> None:

@@ -17,6 +17,7 @@ from hostsvc import tree
 from hostsvc.clock import wall_ms
 from hostsvc.git.command import Git
 from hostsvc.model import Fact, LiveView, Unknown, Workspace
+from hostsvc.owned import PathRole
 from hostsvc.policy import Limits
 from hostsvc.reaper.base import Base
 from hostsvc.reaper.engine import Reaper, Schedule
@@ -26,7 +27,7 @@ from hostsvc.reaper.worktrees import Worktrees
 from hostsvc.states import WorkspaceState
 from hostsvc.store import audit, trash, workspaces
 from hostsvc.store.database import writing
-from hostsvc.sweep import Ages, Role
+from hostsvc.sweep import Ages
 from hostsvc.trashcan import TrashCan
 from ptyd.protocol.eventlog import EventLog
 from tests.hostsvc.store import inline_index
@@ -101,17 +102,17 @@ class Litter:
         path = self.path(name)
         path.mkdir()
         (path / "file").write_text("x")
-        return self.enter(path, Role.FOLDER, workspace_id, **fields)
+        return self.enter(path, PathRole.FOLDER, workspace_id, **fields)
 
     def artifacts(self, name: str, workspace_id: str = GONE, **fields: Any) -> Path:
         path = self.path(name + tree.ARTIFACTS)
         path.mkdir()
-        return self.enter(path, Role.ARTIFACTS, workspace_id, **fields)
+        return self.enter(path, PathRole.ARTIFACTS, workspace_id, **fields)
 
     def credential(self, name: str, workspace_id: str = GONE, **fields: Any) -> Path:
         path = self.path(name + tree.CREDENTIAL)
         path.write_text(SECRET)
-        return self.enter(path, Role.CREDENTIAL, workspace_id, **fields)
+        return self.enter(path, PathRole.CREDENTIAL, workspace_id, **fields)
 
     def triple(self, name: str, workspace_id: str = GONE, **fields: Any) -> None:
         self.folder(name, workspace_id, **fields)
@@ -120,9 +121,9 @@ class Litter:
 
     def worktree(self, repository: Repository, name: str, workspace_id: str = GONE, **fields: Any) -> Path:
         """Make a clean and pushed one, on a branch of its own name."""
-        return self.enter(repository.worktree(self.path(name), name), Role.FOLDER, workspace_id, **fields)
+        return self.enter(repository.worktree(self.path(name), name), PathRole.FOLDER, workspace_id, **fields)
 
-    def enter(self, path: Path, role: Role, workspace_id: str, **fields: Any) -> Path:
+    def enter(self, path: Path, role: PathRole, workspace_id: str, **fields: Any) -> Path:
         """Write that the index made a path."""
         found = path.lstat()
         row: dict[str, Any] = {
@@ -172,7 +173,7 @@ class Litter:
         }
         with self.writing() as db:
             made = workspaces.insert(db, id_=id_, **{**plain, **fields})
-            workspaces.activate(db, made, 1, 2)
+            workspaces.activate(db, made, {PathRole.FOLDER: (1, 2)})
             for state in (WorkspaceState.DELETING, WorkspaceState.DELETED) if is_deleted else ():
                 workspaces.set_state(db, made, state, self.now_ms())
         found = workspaces.find(self.db, id_)

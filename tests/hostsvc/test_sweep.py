@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from hostsvc.config import ConfigError, read_config
 from hostsvc.model import ABSENT, Act, Action, Basis, Decision, Fact, Keep, Known, Observe, Unknown
+from hostsvc.owned import PathRole
 from hostsvc.policy import Limits
 from hostsvc.sweep import (
     UNRECOGNISED,
@@ -19,7 +20,6 @@ from hostsvc.sweep import (
     Claim,
     Form,
     Made,
-    Role,
     decide_entry,
     decide_worktree,
     is_left_behind,
@@ -35,12 +35,12 @@ UNKNOWN = Unknown("it cannot be read")
 OWNED = Known("w")
 
 
-def made(role: Role = Role.FOLDER, **fields: Any) -> Made:
+def made(role: PathRole = PathRole.FOLDER, **fields: Any) -> Made:
     plain = {"workspace_id": "gone", "generation": 1, "created_at_ms": LONG_AGO, "is_deleted": False}
     return Made(role=role, **{**plain, **fields})
 
 
-def claim(role: Role = Role.FOLDER, *, count: int = 1, **fields: Any) -> Claim:
+def claim(role: PathRole = PathRole.FOLDER, *, count: int = 1, **fields: Any) -> Claim:
     """Of something that is ours and nobody's any more, seen once before unless told otherwise."""
     deed = made(
         role, **{name: fields.pop(name) for name in ("is_deleted", "created_at_ms") if name in fields}
@@ -64,9 +64,13 @@ def worktree(
 
 @pytest.mark.parametrize(
     "role, action",
-    [(Role.FOLDER, Action.TRASH), (Role.ARTIFACTS, Action.TRASH), (Role.CREDENTIAL, Action.UNLINK)],
+    [
+        (PathRole.FOLDER, Action.TRASH),
+        (PathRole.ARTIFACTS, Action.TRASH),
+        (PathRole.CREDENTIAL, Action.UNLINK),
+    ],
 )
-def test_A5_what_belongs_to_nobody_goes_each_in_its_way(role: Role, action: Action) -> None:
+def test_A5_what_belongs_to_nobody_goes_each_in_its_way(role: PathRole, action: Action) -> None:
     assert entry(claim(role)) == Act(action, Basis.ABSENCE, "it belongs to no workspace")
     assert isinstance(entry(claim(role, count=0)), Observe), "once is not enough"
     assert entry(claim(role, count=0, is_deleted=True)) == Act(action, Basis.ROW, "its workspace is deleted")
@@ -178,7 +182,7 @@ claims = st.builds(
     made=facts(
         st.builds(
             Made,
-            role=st.sampled_from(Role),
+            role=st.sampled_from(PathRole),
             workspace_id=st.just("w"),
             generation=st.just(1),
             created_at_ms=times,
