@@ -14,17 +14,23 @@ from hostsvc.births import Births
 from hostsvc.clock import NowMs
 from hostsvc.config import Config
 from hostsvc.deletion import Deletion
+from hostsvc.deletion_steps import DeletionSteps
 from hostsvc.disposal import Disposal
 from hostsvc.follower import Follower
+from hostsvc.git.command import Git
 from hostsvc.index import Index
 from hostsvc.live import Live
 from hostsvc.policy import Limits
+from hostsvc.reaper.base import Base
 from hostsvc.reaper.engine import Reaper, Schedule
 from hostsvc.reaper.gate import Caps
 from hostsvc.reaper.orphans import Orphans
 from hostsvc.reaper.stale_rows import StaleRows
 from hostsvc.reaper.stuck_sagas import StuckSagas
 from hostsvc.reaper.trash import Trash
+from hostsvc.reaper.triples import Triples
+from hostsvc.reaper.worktrees import Worktrees
+from hostsvc.sweep import Ages
 from hostsvc.teardown import Teardown
 from hostsvc.workspaces import Workspaces
 from ptyd.protocol.eventlog import EventLog
@@ -45,21 +51,29 @@ class Service:
         self.run_id = secrets.token_hex(8)
         self.started_at_s = trio.current_time()
         self.events = EventLog(self.run_id, now_ms)
+        self.git = Git(deadline_s=config.git_deadline_s)
         self.places = Workspaces(
             index,
             config.base_dir,
             self.events,
             now_ms,
+            git=self.git,
             keep_trash_ms=int(config.keep_trash_s * 1000),
             forbidden=[config.state_dir, config.runtime_dir],
         )
         self.disposal = Disposal(index, live, self.events, now_ms, config.kills_at_once)
         self.births = Births(index, live, self.disposal, self.events, now_ms, owner=owner, run_id=self.run_id)
-        self.deletion = Deletion(
+        effects = DeletionSteps(
             index,
             self.disposal,
-            self.places,
+            self.places.disk,
             Teardown(live, self.births, owner=owner),
+            self.events,
+            now_ms,
+        )
+        self.deletion = Deletion(
+            index,
+            effects,
             self.events,
             now_ms,
             nursery,
@@ -68,6 +82,13 @@ class Service:
         self.follower = Follower(index, live, self.disposal)
         self.adoption = Adoption(index, live, self.births, self.events, owner=owner, run_id=self.run_id)
         limits = Limits(age_floor_ms=int(config.age_floor_s * 1000))
+        base, can = Base(index, config.base_dir), self.places.can
+        ages = Ages(
+            sweep_ms=int(config.sweep_age_s * 1000),
+            worktree_ms=int(config.worktree_grace_s * 1000),
+            quarantine_ms=int(config.quarantine_grace_s * 1000),
+            limits=limits,
+        )
         self.reaper = Reaper(
             [
                 StuckSagas(index, self.deletion),
@@ -75,7 +96,9 @@ class Service:
                     index, self.disposal, self.births, self.places, limits, int(config.keep_rows_s * 1000)
                 ),
                 Orphans(index, live, self.disposal, self.births, limits, owner),
-                Trash(index, self.places),
+                Worktrees(index, base, can, self.git, self.events, now_ms, ages),
+                Triples(index, base, can, self.events, now_ms, ages),
+                Trash(index, can),
             ],
             index,
             live,

@@ -10,6 +10,7 @@ from typing import Any
 from hostsvc.api.handlers import Answer, Handlers
 from hostsvc.api.sagas import Sagas
 from hostsvc.api.sessions import Sessions
+from hostsvc.api.trash import Trash
 from hostsvc.api.upkeep import Upkeep
 from hostsvc.api.workspaces import Workspaces
 from hostsvc.service import Service
@@ -19,7 +20,7 @@ class Api:
     """Serves requests."""
 
     def __init__(self, service: Service) -> None:
-        parts = (Workspaces, Sessions, Sagas, Upkeep)
+        parts = (Workspaces, Sessions, Sagas, Trash, Upkeep)
         self._handlers: Handlers = {
             request: handler for part in parts for request, handler in part(service).handlers.items()
         }

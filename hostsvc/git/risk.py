@@ -9,14 +9,17 @@ Source: git-status(1) "Porcelain Format Version 2", git-ls-files(1), git-rev-lis
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 import attrs
+import trio
 
 from hostsvc.git.command import Git, GitUnknown, paths, text
 from hostsvc.git.places import Place, find_place
+from hostsvc.git.worktree import read_head
 
 SHOWN: Final = 5
 """Paths named with a reason; the number is always told."""
@@ -32,6 +35,9 @@ IN_PROGRESS: Final = {
     "BISECT_LOG": "bisect",
     "sequencer": "sequence of picks",
 }
+# Of every file there is: patterns that find their start by a byte do not hold up the loop for tens of ms.
+_HIDDEN: Final = re.compile(rb"\0[a-zS] ([^\0]*)(?=\0)")
+_SUBMODULE: Final = re.compile(rb"\x00160000 [^\0\t]*\t([^\0]*)(?=\0)")
 LOCKS: Final = ("index.lock", "HEAD.lock")
 
 
@@ -69,16 +75,41 @@ async def _check(git: Git, place: Place, depth: int) -> Risk:
     await _confirm_place(git, place)
     reasons = [*_look_into(place)]
     overrides = await _disarm_filters(git, place.folder)
-    head, branch = await _read_head(git, place.folder)
+    head, branch = await read_head(git, place.folder)
     checks: Sequence[Callable[[], Awaitable[list[Reason]]]] = (
         lambda: _check_status(git, place.folder, overrides),
         lambda: _check_hidden(git, place.folder),
         lambda: _check_commits(git, place.folder, head, branch),
         lambda: _check_submodules(git, place.folder, depth),
     )
-    for check in checks:
-        reasons += await check()
+    if not place.is_linked:
+        checks = (*checks, lambda: _check_repository(git, place))
+    for found in await _at_once(checks):
+        reasons += found
     return Risk(reasons=tuple(reasons), head=head, branch=branch)
+
+
+async def _at_once(checks: Sequence[Callable[[], Awaitable[list[Reason]]]]) -> list[list[Reason]]:
+    """Run them side by side: all that the others do is done while git looks at every file.
+
+    Raises:
+        GitUnknown, OSError: what the first of them has raised.
+    """
+    found: list[list[Reason] | Exception] = [[] for _ in checks]
+
+    async def run(number: int) -> None:
+        try:
+            found[number] = await checks[number]()
+        except (GitUnknown, OSError) as error:
+            found[number] = error
+
+    async with trio.open_nursery() as nursery:
+        for number in range(len(checks)):
+            nursery.start_soon(run, number)
+    for one in found:
+        if isinstance(one, Exception):
+            raise one
+    return [one for one in found if not isinstance(one, Exception)]
 
 
 async def _confirm_place(git: Git, place: Place) -> None:
@@ -116,16 +147,6 @@ async def _disarm_filters(git: Git, folder: Path) -> list[str]:
         for driver in sorted(drivers)
         for key in ("clean=", "process=", "smudge=", "required=false")
     ]
-
-
-async def _read_head(git: Git, folder: Path) -> tuple[str | None, str | None]:
-    """Return the commit and the branch, each None when there is none."""
-    branch = None
-    if await git.test(str(folder), "symbolic-ref", "--quiet", "HEAD"):
-        branch = text(await git.run(str(folder), "symbolic-ref", "HEAD"))
-    if not await git.test(str(folder), "rev-parse", "--verify", "--quiet", "HEAD^{commit}"):
-        return None, branch
-    return text(await git.run(str(folder), "rev-parse", "--verify", "HEAD^{commit}")), branch
 
 
 async def _check_status(git: Git, folder: Path, overrides: list[str]) -> list[Reason]:
@@ -169,8 +190,8 @@ def _read_status(line: bytes) -> list[tuple[str, bytes]]:
 
 async def _check_hidden(git: Git, folder: Path) -> list[Reason]:
     """Find files whose changes status does not show, because somebody told it not to look."""
-    listed = paths(await git.run(str(folder), "ls-files", "-v", "-z"))
-    hidden = [line[2:] for line in listed if line[:1].islower() or line[:1] == b"S"]
+    listed = await git.run(str(folder), "ls-files", "-v", "-z")
+    hidden = _HIDDEN.findall(b"\0" + listed)
     present = [name for name in hidden if os.path.lexists(os.path.join(os.fsencode(folder), name))]
     return [_reason("hidden", present)] if present else []
 
@@ -191,14 +212,27 @@ async def _check_commits(git: Git, folder: Path, head: str | None, branch: str |
     return []
 
 
+async def _check_repository(git: Git, place: Place) -> list[Reason]:
+    """Find what a repository of its own has besides what is checked out: it would go with the folder."""
+    found = []
+    every = ("--exclude=refs/remotes/*", "--all")  # branches, tags, stashes, what the trash keeps
+    listed = await git.run(str(place.folder), "rev-list", "--count", *every, "--not", "--remotes")
+    others = int(text(listed))
+    if others:
+        found.append(Reason(code="repository", text=f"{others} commits of its repository are on no remote"))
+    if any((place.git_dir / "worktrees").glob("*")):
+        found.append(Reason(code="repository", text="its repository has other worktrees"))
+    return found
+
+
 async def _count(git: Git, folder: Path, head: str, *without: str) -> int:
     return int(text(await git.run(str(folder), "rev-list", "--count", head, "--not", *without)))
 
 
 async def _check_submodules(git: Git, folder: Path, depth: int) -> list[Reason]:
     """Look into every submodule that is there: its commits live in the worktree's own directory."""
-    listed = paths(await git.run(str(folder), "ls-files", "--stage", "-z"))
-    names = [line.split(b"\t", 1)[1] for line in listed if line.startswith(b"160000 ")]
+    listed = await git.run(str(folder), "ls-files", "--stage", "-z")
+    names = _SUBMODULE.findall(b"\0" + listed)
     reasons = []
     for name in names:
         inner = folder / os.fsdecode(name)

@@ -8,8 +8,14 @@ from typing import Final
 from hostsvc.shapes.common import HelloResult
 from hostsvc.shapes.sagas import Saga, SagaGetResult, SagaListResult
 from hostsvc.shapes.sessions import Foreign, SessionAdoptResult, SessionListResult, SessionRow
+from hostsvc.shapes.trash import TrashEntry, TrashListResult
 from hostsvc.shapes.upkeep import HEALTH, PASS_STATES, HealthResult, Pass, PassesResult
-from hostsvc.shapes.workspaces import Workspace, WorkspaceDeleteResult, WorkspaceListResult
+from hostsvc.shapes.workspaces import (
+    Workspace,
+    WorkspaceDeleteResult,
+    WorkspaceListResult,
+    WorkspaceRiskResult,
+)
 
 SHAPES: Final[dict[str, type]] = {
     "workspace": Workspace,
@@ -17,6 +23,7 @@ SHAPES: Final[dict[str, type]] = {
     "foreign": Foreign,
     "saga": Saga,
     "pass": Pass,
+    "entry": TrashEntry,
 }
 """Those that other results hold, as protocol.md calls them."""
 
@@ -35,7 +42,10 @@ __all__ = [
     "SessionAdoptResult",
     "SessionListResult",
     "SessionRow",
+    "TrashEntry",
+    "TrashListResult",
     "Workspace",
     "WorkspaceDeleteResult",
     "WorkspaceListResult",
+    "WorkspaceRiskResult",
 ]
