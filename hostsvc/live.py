@@ -13,7 +13,17 @@ from typing import Any, Final
 import attrs
 import trio
 
-from hostsvc.model import OWNER_LABEL, WORKSPACE_LABEL, Fact, Key, Known, LiveSession, LiveView, Unknown
+from hostsvc.model import (
+    OWNER_LABEL,
+    RUN_LABEL,
+    WORKSPACE_LABEL,
+    Fact,
+    Key,
+    Known,
+    LiveSession,
+    LiveView,
+    Unknown,
+)
 from ptyd.client import Client, Exit, Listing, PtydError, Session, open_client
 from ptyd.protocol.errors import Code
 from ptyd.protocol.results import PROOFS
@@ -140,19 +150,19 @@ class Live:
 
     # -- looking -----------------------------------------------------------------------------------
 
-    async def listing(self) -> Fact[Listing]:
-        """Return what ptyd lists, complete or not."""
+    async def listing(self, labels: Mapping[str, str] | None = None) -> Fact[Listing]:
+        """Return what ptyd lists, complete or not; only those that have all of `labels`, if any are given."""
         try:
             with trio.fail_after(LIST_DEADLINE_S):
-                return Known(believed(await self.client().list()))
+                return Known(believed(await self.client().list(labels=labels)))
         except trio.TooSlowError:
             return Unknown(f"ptyd did not list within {LIST_DEADLINE_S:g} s")
         except PtydError as error:
             return Unknown(f"ptyd did not list: {error}")
 
-    async def view(self) -> Fact[LiveView]:
-        """List everything: Known only if the list is complete."""
-        match await self.listing():
+    async def view(self, labels: Mapping[str, str] | None = None) -> Fact[LiveView]:
+        """List everything, or what has all of `labels`: Known only if the list is complete."""
+        match await self.listing(labels):
             case Known(listing) if listing.complete:
                 sessions = {found.key: found for found in map(live_session, listing.sessions)}
                 return Known(LiveView(instance_id=listing.instance_id, sessions=sessions))
@@ -250,6 +260,7 @@ def live_session(session: Session) -> LiveSession:
         state=session.state,
         owner=session.labels.get(OWNER_LABEL),
         workspace_id=session.labels.get(WORKSPACE_LABEL),
+        run=session.labels.get(RUN_LABEL),
         created_at_ms=session.created_at_ms,
         ended_at_ms=session.ended_at_ms,
         proof=session.proof,

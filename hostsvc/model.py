@@ -11,7 +11,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import attrs
 
-from hostsvc.states import ENDED, SagaState, SessionStatus, WorkspaceState
+from hostsvc.states import ENDED, RunState, SagaState, SessionStatus, WorkspaceState
 
 T = TypeVar("T")
 
@@ -129,6 +129,24 @@ class SessionRow:
 
 
 @attrs.frozen(kw_only=True)
+class Run:
+    """A run's row. One that is over stays: it refuses what comes late."""
+
+    id: str
+    state: RunState
+    holder_pid: int | None
+    """The process that the run is for; it is known by this, its start time and its boot."""
+    holder_start: int | None
+    boot_id: str | None
+    created_at_ms: int
+    deadline_at_ms: int | None
+    end_requested_at_ms: int | None = None
+    """When somebody asked for its end. One that was only given up, as its holder is gone, has none."""
+    ended_at_ms: int | None = None
+    last_error: str | None = None
+
+
+@attrs.frozen(kw_only=True)
 class Saga:
     """A deletion's row. `lease`: the process that is at it."""
 
@@ -171,6 +189,7 @@ class LiveSession:
     state: str
     owner: str | None
     workspace_id: str | None
+    run: str | None = None
     created_at_ms: int
     ended_at_ms: int | None = None
     proof: str | None = None

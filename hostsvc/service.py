@@ -22,9 +22,13 @@ from hostsvc.policy import Limits
 from hostsvc.reaper.engine import Reaper, Schedule
 from hostsvc.reaper.gate import Caps
 from hostsvc.reaper.orphans import Orphans
+from hostsvc.reaper.runs import LabelledRuns
 from hostsvc.reaper.stale_rows import StaleRows
 from hostsvc.reaper.stuck_sagas import StuckSagas
 from hostsvc.reaper.trash import Trash
+from hostsvc.runs.lifecycle import Runs
+from hostsvc.runs.policy import RunLimits
+from hostsvc.runs.sessions import Sessions as RunSessions
 from hostsvc.teardown import Teardown
 from hostsvc.workspaces import Workspaces
 from ptyd.protocol.eventlog import EventLog
@@ -67,6 +71,13 @@ class Service:
         )
         self.follower = Follower(index, live, self.disposal)
         self.adoption = Adoption(index, live, self.births, self.events, owner=owner, run_id=self.run_id)
+        self.runs = Runs(
+            index,
+            self.disposal,
+            [RunSessions(index, live, self.disposal, self.births, owner)],
+            self.events,
+            now_ms,
+        )
         limits = Limits(age_floor_ms=int(config.age_floor_s * 1000))
         self.reaper = Reaper(
             [
@@ -75,6 +86,9 @@ class Service:
                     index, self.disposal, self.births, self.places, limits, int(config.keep_rows_s * 1000)
                 ),
                 Orphans(index, live, self.disposal, self.births, limits, owner),
+                LabelledRuns(
+                    index, self.runs, RunLimits(age_ms=int(config.run_age_s * 1000), absence=limits)
+                ),
                 Trash(index, self.places),
             ],
             index,

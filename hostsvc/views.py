@@ -8,7 +8,7 @@ from typing import Any, Final
 import attrs
 
 from hostsvc import shapes
-from hostsvc.model import LiveSession, Saga, SessionRow, Workspace
+from hostsvc.model import LiveSession, Run, Saga, SessionRow, Workspace
 from hostsvc.saga import Planned
 from ptyd.client import Session
 
@@ -41,6 +41,7 @@ def stored_view(row: SessionRow) -> dict[str, Any]:
         "name": row.name,
         "labels": dict(row.labels),
         "argv": list(row.argv),
+        "run": row.run,
         "created_at_ms": row.created_at_ms,
         "ended_at_ms": row.ended_at_ms,
         "dispose_requested_at_ms": row.dispose_requested_at_ms,
@@ -112,6 +113,20 @@ def saga_view(saga: Saga) -> dict[str, Any]:
         "warnings": list(saga.warnings),
         "created_at_ms": saga.created_at_ms,
         "finished_at_ms": saga.finished_at_ms,
+    }
+
+
+def run_view(run: Run, sessions: int) -> dict[str, Any]:
+    return {
+        "id": run.id,
+        "state": run.state.value,
+        "sessions": sessions,
+        "created_at_ms": run.created_at_ms,
+        "deadline_at_ms": run.deadline_at_ms,
+        "holder_pid": run.holder_pid,
+        "end_requested_at_ms": run.end_requested_at_ms,
+        "ended_at_ms": run.ended_at_ms,
+        "last_error": run.last_error,
     }
 
 

@@ -5,12 +5,18 @@ One module for each thing that can be asked about; importing them fills the tabl
 
 from typing import Final
 
-from hostsvc.messages import sagas, sessions, upkeep, workspaces
+from hostsvc.messages import runs, sagas, sessions, upkeep, workspaces
 from hostsvc.messages.declare import ERRORS, METHODS, RESULTS
 from hostsvc.messages.upkeep import KINDS
 from ptyd.protocol.messages import EventsSubscribe, Hello
 
-LONG_ANSWERS: Final = (workspaces.WorkspaceList, sessions.SessionList, sagas.SagaList, upkeep.Passes)
+LONG_ANSWERS: Final = (
+    workspaces.WorkspaceList,
+    sessions.SessionList,
+    sagas.SagaList,
+    runs.RunList,
+    upkeep.Passes,
+)
 """Of these a connection gets one after the other: whoever does not read costs the memory of one."""
 
 __all__ = [

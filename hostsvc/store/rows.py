@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from hostsvc.model import Observation, Saga, SessionRow, Workspace
-from hostsvc.states import SagaState, SessionStatus, WorkspaceState
+from hostsvc.model import Observation, Run, Saga, SessionRow, Workspace
+from hostsvc.states import RunState, SagaState, SessionStatus, WorkspaceState
 
 Raw = Mapping[str, Any]
 
@@ -58,6 +58,10 @@ def session(raw: Raw) -> SessionRow:
             "exit": from_json(raw["exit"]),
         }
     )
+
+
+def run(raw: Raw) -> Run:
+    return Run(**{**raw, "state": RunState(raw["state"])})
 
 
 def saga(raw: Raw) -> Saga:
