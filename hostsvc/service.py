@@ -26,6 +26,7 @@ from hostsvc.reaper.runs import LabelledRuns
 from hostsvc.reaper.stale_rows import StaleRows
 from hostsvc.reaper.stuck_sagas import StuckSagas
 from hostsvc.reaper.trash import Trash
+from hostsvc.runs.containers import Containers
 from hostsvc.runs.lifecycle import Runs
 from hostsvc.runs.policy import RunLimits
 from hostsvc.runs.sessions import Sessions as RunSessions
@@ -74,7 +75,11 @@ class Service:
         self.runs = Runs(
             index,
             self.disposal,
-            [RunSessions(index, live, self.disposal, self.births, owner)],
+            [
+                RunSessions(index, live, self.disposal, self.births, owner),
+                Containers("docker", index, owner),
+                Containers("podman", index, owner),
+            ],
             self.events,
             now_ms,
         )

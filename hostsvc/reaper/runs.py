@@ -89,8 +89,7 @@ class LabelledRuns:
             return await self._finish(candidate.subject.removeprefix(RUN), look)
         known = self._found[subject_key(*candidate.key)]
         plugin = self._runs.plugins[known.plugin]
-        await plugin.check()
-        resource = await plugin.look(known)
+        resource = await plugin.look(known) if await plugin.check() else None
         if resource is None or resource.run != known.run:
             raise Skipped("it is gone by now")
         seen = await self._look({resource.run}, look)

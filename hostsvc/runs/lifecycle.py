@@ -146,8 +146,7 @@ class Runs:
     async def _end_found(self, ending: Ending, plugin: Plugin) -> None:
         """End what a plug-in finds, then look again: what is still there was not ended."""
         try:
-            await plugin.check()
-            found = await plugin.find(ending.run.id)
+            found = await plugin.find(ending.run.id) if await plugin.check() else ()
             todo = [one for one in found if one.subject not in ending.failures]
             await self._each(ending, {one.subject: partial(plugin.end, one) for one in todo})
             for one in await plugin.find(ending.run.id) if found else ():
@@ -183,8 +182,8 @@ class Runs:
         errors: list[str] = []
         for plugin in self.plugins.values():
             try:
-                await plugin.check()
-                found += await plugin.find(None)
+                if await plugin.check():
+                    found += await plugin.find(None)
             except PtydError as error:
                 errors.append(f"{plugin.name}: {error}")
         return found, errors
@@ -212,8 +211,7 @@ class Runs:
         """
         async with self._lanes.alone(id_):
             for plugin in self.plugins.values():
-                await plugin.check()
-                if left := await plugin.find(id_):
+                if await plugin.check() and (left := await plugin.find(id_)):
                     raise PtydError(Code.STILL_RUNNING, f"{left[0].subject} is left of run {id_}")
             if await self._index.write(runs.finish, id_, self._now_ms()):
                 self._tell(Ending(run=await self.find(id_)))

@@ -13,8 +13,11 @@ class Plugin(Protocol):
 
     name: str
 
-    async def check(self) -> None:
+    async def check(self) -> bool:
         """Make sure, before anything is listed, that it is this host's and can be seen.
+
+        Returns:
+            False when this host has nothing of the sort, so that there is nothing to look at.
 
         Raises:
             PtydError: it is another host's, or cannot be reached.

@@ -29,8 +29,9 @@ class Sessions:
         self._births = births
         self._owner = owner
 
-    async def check(self) -> None:
+    async def check(self) -> bool:
         self._live.instance()
+        return True
 
     async def find(self, run: str | None) -> Sequence[Resource]:
         labels = {OWNER_LABEL: self._owner} if run is None else {OWNER_LABEL: self._owner, RUN_LABEL: run}

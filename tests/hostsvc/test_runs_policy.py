@@ -1,4 +1,4 @@
-"""What is decided about a run's resources: every basis, every reason to keep, and the exact edge of each age."""
+"""What is decided about a run's resources: every basis, every reason to keep, each age to the millisecond."""
 
 from __future__ import annotations
 
