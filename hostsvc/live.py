@@ -29,6 +29,8 @@ from ptyd.protocol.errors import Code
 from ptyd.protocol.results import PROOFS
 
 LIST_DEADLINE_S: Final = 10.0
+COMPLETION_PAUSES_S: Final = (0.0, 0.02, 0.05, 0.1, 0.2)
+"""Before each look: whoever is just being born makes a list incomplete, for some milliseconds."""
 KILL_DEADLINE_S: Final = 30.0
 """Two graces, ten seconds for the proof, and room for a machine that swaps."""
 SPAWN_DEADLINE_S: Final = 20.0
@@ -162,14 +164,15 @@ class Live:
 
     async def view(self, labels: Mapping[str, str] | None = None) -> Fact[LiveView]:
         """List everything, or what has all of `labels`: Known only if the list is complete."""
-        match await self.listing(labels):
-            case Known(listing) if listing.complete:
-                sessions = {found.key: found for found in map(live_session, listing.sessions)}
-                return Known(LiveView(instance_id=listing.instance_id, sessions=sessions))
-            case Known():
-                return Unknown("ptyd's list is not complete")
-            case unknown:
-                return Unknown(getattr(unknown, "why", "ptyd has no list"))
+        for pause_s in COMPLETION_PAUSES_S:
+            await trio.sleep(pause_s)
+            match await self.listing(labels):
+                case Known(listing) if listing.complete:
+                    sessions = {found.key: found for found in map(live_session, listing.sessions)}
+                    return Known(LiveView(instance_id=listing.instance_id, sessions=sessions))
+                case Unknown(why):
+                    return Unknown(why)
+        return Unknown("ptyd's list is not complete")
 
     async def trouble(self) -> str | None:
         """Return why ptyd cannot be used now; None when it answers."""

@@ -64,7 +64,7 @@ class Containers:
                 return False
             endpoint = await self._tell("context", "inspect", "--format", "{{.Endpoints.docker.Host}}")
             self._refuse_unless(endpoint.startswith(LOCAL), "its context is another host's")
-            if not os.path.exists(endpoint.removeprefix(LOCAL)):
+            if not _is_there(endpoint.removeprefix(LOCAL)):
                 return False  # only the command is here, and no engine
         else:
             endpoint = os.environ.get("CONTAINER_HOST", LOCAL)
@@ -175,6 +175,10 @@ class Containers:
         except OSError as error:
             raise PtydError(Code.BUSY, f"{self.name} cannot be run: {error.strerror}") from error
         return done.returncode, done.stdout
+
+
+def _is_there(path: str) -> bool:
+    return os.path.lexists(path)
 
 
 def _at_ms(text: object) -> int | None:

@@ -1,7 +1,7 @@
 """A stand-in for `docker` and `podman`: containers are files, and every call is recorded.
 
 Called as `engine.py DIRECTORY PROGRAM WORDS…`. In the directory are `ID.json` for each container, `calls`,
-and `faults.json`, which says what is wrong: a verb that fails or hangs, ids that are not removed, another host.
+and `faults.json`, which says what is wrong: a verb fails or hangs, ids are not removed, another host.
 """
 
 from __future__ import annotations
