@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import trio
 
@@ -18,8 +18,9 @@ from hostsvc.disposal import Disposal
 from hostsvc.index import Index
 from hostsvc.live import Live
 from hostsvc.model import OWNER_LABEL, RUN_LABEL, WORKSPACE_LABEL, Key, LiveSession, SessionRow, Workspace
+from hostsvc.owned import PathRole
 from hostsvc.states import SessionStatus
-from hostsvc.store import sessions
+from hostsvc.store import paths, sessions
 from ptyd import procs
 from ptyd.protocol.errors import Code, PtydError
 from ptyd.protocol.eventlog import EventLog
@@ -82,6 +83,7 @@ class Births:
         """
         instance_id = self._live.instance()
         key = secrets.token_hex(10), 1
+        fields["env"] = {**await self._surroundings(workspace), **(fields.get("env") or {})}
         with self.sheltered(key):
             await self._write_row(key, workspace, instance_id, argv, cwd, name, labels, run)
             with trio.CancelScope(shield=True):
@@ -100,6 +102,13 @@ class Births:
                     **fields,
                 )
         return row
+
+    async def _surroundings(self, workspace: Workspace) -> dict[str, bytes]:
+        """Tell its programs where they are; a credential by its path only."""
+        owned = await self._index.read(paths.find, workspace)
+        told = {"HOSTSVC_WORKSPACE": workspace.id}
+        told |= {name: owned[role].path for role, name in _TOLD.items() if role in owned}
+        return {name: value.encode() for name, value in told.items()}
 
     async def _write_row(
         self,
@@ -182,6 +191,9 @@ class Births:
             await self._disposal.dispose(key, reason="its spawn was never answered", is_forced=True)
         except PtydError:
             pass  # the intent is written: the reaper goes on
+
+
+_TOLD: Final = {PathRole.ARTIFACTS: "HOSTSVC_ARTIFACTS", PathRole.CREDENTIAL: "HOSTSVC_CREDENTIAL"}
 
 
 def _overtaken(key: Key) -> PtydError:

@@ -1,15 +1,14 @@
-"""Deletion of a workspace: the saga's effects, its journal and its life.
+"""Deletion of a workspace: the saga's journal and its life.
 
-`hostsvc.saga` says which step is next and what a failure means; here the steps are done, each written to
-the journal before and after. Owns who is at which saga. A saga runs in the service's own nursery: a client
-that leaves does not stop it, a service that dies leaves it to the next.
+`hostsvc.saga` says which step is next and what a failure means, `deletion_steps` does them; here each is
+written to the journal before and after. Owns who is at which saga. A saga runs in the service's own nursery:
+a client that leaves does not stop it, a service that dies leaves it to the next.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
+from typing import Final
 
 import attrs
 import structlog
@@ -17,16 +16,13 @@ import trio
 
 from hostsvc import saga as steps
 from hostsvc.clock import NowMs
-from hostsvc.disposal import Disposal
+from hostsvc.deletion_steps import DeletionSteps, Job, StepFailed
 from hostsvc.index import Index
 from hostsvc.model import Saga, Workspace
 from hostsvc.policy import next_retry
 from hostsvc.saga import OnFailure, Step
 from hostsvc.states import SagaState
-from hostsvc.store import sagas, sessions, workspaces
-from hostsvc.teardown import Teardown
-from hostsvc.tree import PathRefused
-from hostsvc.workspaces import Workspaces
+from hostsvc.store import paths, sagas, sessions, workspaces
 from ptyd.protocol.errors import Code, PtydError
 from ptyd.protocol.eventlog import EventLog
 
@@ -34,22 +30,6 @@ log = structlog.get_logger()
 
 LEASE_MS: Final = 600_000
 """Longer than any step: within one service the lease is renewed at each."""
-
-
-class StepFailed(Exception):
-    """A step could not be done; the message says why."""
-
-    def __init__(self, code: Code, text: str) -> None:
-        super().__init__(text)
-        self.code = code
-
-
-@attrs.frozen(kw_only=True)
-class Job:
-    """A saga at work."""
-
-    saga: Saga
-    workspace: Workspace
 
 
 @attrs.define
@@ -66,9 +46,7 @@ class Deletion:
     def __init__(
         self,
         index: Index,
-        disposal: Disposal,
-        places: Workspaces,
-        teardown: Teardown,
+        effects: DeletionSteps,
         events: EventLog,
         now_ms: NowMs,
         nursery: trio.Nursery,
@@ -76,31 +54,24 @@ class Deletion:
         run_id: str,
     ) -> None:
         self._index = index
-        self._disposal = disposal
-        self._places = places
-        self._teardown = teardown
+        self._effects = effects.by_step
         self._events = events
         self._now_ms = now_ms
         self._nursery = nursery
         self._run_id = run_id
         self._at_work: dict[str, _Work] = {}
-        self._effects: Mapping[Step, Callable[[Job], Awaitable[Mapping[str, Any] | None]]] = {
-            Step.PREFLIGHT: self._check_risk,
-            Step.SEAL: self._seal,
-            Step.TEARDOWN: self._tear_down,
-            Step.DISPOSE: self._dispose,
-            Step.RECHECK: self._check_risk,
-            Step.COMMIT: self._commit,
-            Step.FOLDER: self._trash_folder,
-            Step.FINISH: self._finish,
-        }
 
     # -- asking ------------------------------------------------------------------------------------
 
     async def plan(self, workspace: Workspace, *, skips_teardown: bool) -> tuple[steps.Planned, ...]:
         """Say what a deletion would do, and touch nothing."""
         rows = await self._index.read(sessions.find_of_workspace, workspace.id)
-        return steps.plan_delete(workspace, rows, skips_teardown=skips_teardown)
+        owned = await self._index.read(paths.find, workspace)
+        return steps.plan_delete(workspace, rows, skips_teardown=skips_teardown, owned=owned)
+
+    async def has_only_folder_left(self, saga: Saga) -> bool:
+        """Tell whether a deletion that is not done waits for nothing but the folder."""
+        return steps.has_only_folder_left(await self._index.read(sagas.done_steps, saga.id))
 
     async def delete(self, workspace: Workspace, *, is_forced: bool, skips_teardown: bool) -> Saga:
         """Delete a workspace and wait for it, as far as it goes; joins a deletion that is under way.
@@ -228,58 +199,6 @@ class Deletion:
             sagas.finish_step, saga.id, step, self._now_ms(), {"left_out": saga.last_error}
         )
         return await self.run(saga)
-
-    # -- the steps ---------------------------------------------------------------------------------
-
-    async def _check_risk(self, job: Job) -> None:
-        """A plain folder goes to the trash as it is: nothing in it is lost before the trash is purged."""
-
-    async def _seal(self, job: Job) -> None:
-        await self._index.write(sagas.seal, job.saga, job.workspace, self._now_ms())
-        self._events.emit("workspace.deleting", job.workspace.id, saga=job.saga.id)
-
-    async def _tear_down(self, job: Job) -> Mapping[str, Any] | None:
-        command = job.workspace.teardown
-        if command is None or job.saga.skips_teardown:
-            return None
-        try:
-            await self._teardown.run(job.saga, job.workspace)
-        except PtydError as error:
-            text = f"{error.message} (hostsvc workspace rm --skip-teardown goes without it)"
-            raise StepFailed(error.code, text) from error
-        return {"status": 0}
-
-    async def _dispose(self, job: Job) -> Mapping[str, Any]:
-        """End all sessions at once; what does not die is a warning, and the reaper's from here on."""
-        found = await self._index.read(sessions.find_of_workspace, job.workspace.id)
-        rows = [row for row in found if not row.is_ended]
-        warnings: list[str] = []
-
-        async def end(key: tuple[str, int]) -> None:
-            try:
-                await self._disposal.carry_out(key)
-            except PtydError as error:
-                warnings.append(f"session {key[0]} is not proven dead: {error}")
-
-        async with trio.open_nursery() as nursery:
-            for row in rows:
-                nursery.start_soon(end, row.key)
-        await self._index.write(sagas.add_warnings, job.saga.id, sorted(warnings))
-        return {"ended": len(rows) - len(warnings), "left": len(warnings)}
-
-    async def _commit(self, job: Job) -> None:
-        """Nothing to do: that it is in the journal is the point of no return."""
-
-    async def _trash_folder(self, job: Job) -> None:
-        try:
-            await self._places.trash(job.workspace, job.saga.id)
-        except PathRefused as error:
-            raise StepFailed(Code.PATH_REFUSED, str(error)) from error
-
-    async def _finish(self, job: Job) -> None:
-        detail = {"saga": job.saga.id, "warnings": list(job.saga.warnings)}
-        left = await self._index.write(sagas.finish, job.saga, job.workspace, detail, self._now_ms())
-        self._events.emit("workspace.deleted", job.workspace.id, saga=job.saga.id, left=len(left))
 
 
 def _undone_code(saga: Saga) -> Code:

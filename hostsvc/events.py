@@ -10,6 +10,8 @@ EVENT_TYPES: Final[dict[str, str]] = {
     "workspace.deleting": "its deletion is sealed: it takes nothing new",
     "workspace.deleted": "it is gone; `left` sessions are still to be proven dead",
     "workspace.deletion_undone": "its deletion was undone before the point of no return",
+    "workspace.restored": "it is back from the trash, in its next generation",
+    "trash.purged": "`entry` was removed for good, as somebody asked",
     "saga.step": "a deletion has begun a step",
     "saga.stuck": "a deletion has failed so often that a person should look",
     "session.created": "its program runs",

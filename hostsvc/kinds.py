@@ -11,13 +11,14 @@ from typing import Final
 from hostsvc.model import RESERVED_LABELS, RUN_LABEL
 from ptyd.protocol import limits
 from ptyd.protocol.fields import Kind, Refusal, refuse
-from ptyd.protocol.kinds import LABELS, array, integer
+from ptyd.protocol.kinds import LABELS, array, data, integer, matching
 
 MAX_LISTED: Final = 100
 """Of passes or sagas in one answer: each may have hundreds of lines."""
 MAX_LABELS: Final = limits.MAX_LABELS - 3
 """Three of ptyd's are the host service's own: its owner, its workspace, its run."""
 MAX_TEXT: Final = 4096
+MAX_CREDENTIAL_BYTES: Final = 65_536
 MAX_CLIENTS: Final = 256
 _SHARED: Final = ("frame_bytes", "reply_bytes", "depth", "items", "array_items", "map_items")
 LIMITS: Final[dict[str, int]] = {
@@ -56,5 +57,9 @@ def _parse_text(value: object) -> str:
 
 
 TEXT: Final = Kind("str", f"at most {MAX_TEXT} characters, no NUL", _parse_text)
+ENTRY: Final = matching(
+    r"[A-Za-z0-9_][A-Za-z0-9._-]{0,79}", "an id or a name", "1..80 of `A-Z a-z 0-9 . _ -`"
+)
+CREDENTIAL: Final = data(1, MAX_CREDENTIAL_BYTES)
 COMMAND: Final = array(TEXT, 1, 64, f"1..64 strings of at most {MAX_TEXT} characters")
 LISTED: Final = integer(1, MAX_LISTED)

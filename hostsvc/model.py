@@ -74,6 +74,8 @@ class Workspace:
     branch: str | None = None
     is_ephemeral: bool = False
     """It goes with its run."""
+    plan: Mapping[str, Any] | None = None
+    """What its provisioning is to do, until it is done."""
     created_at_ms: int
     deleted_at_ms: int | None = None
 

@@ -8,12 +8,13 @@ saga only goes forward, however often it has to try.
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 import attrs
 
 from hostsvc.model import SessionRow, Workspace
+from hostsvc.owned import OwnedPath, PathRole
 
 
 class Step(enum.StrEnum):
@@ -29,8 +30,12 @@ class Step(enum.StrEnum):
     """Look again, now that nothing runs."""
     COMMIT = "commit"
     """The point of no return. Only the journal knows it."""
+    CREDENTIAL = "credential"
+    """Its credential is unlinked, never trashed: the first to go, whatever happens to the rest."""
+    ARTIFACTS = "artifacts"
+    """Its artifacts go to the trash; before the folder, which may be in somebody's way."""
     FOLDER = "folder"
-    """Its folder goes to the trash, if we made it."""
+    """Its folder goes to the trash, if we made it; a worktree is unregistered exactly, its commits kept."""
     FINISH = "finish"
     """One transaction: what is proven dead to the audit, the rest to the reaper, deleted."""
 
@@ -50,6 +55,8 @@ TEXT: Final[dict[Step, str]] = {
     Step.DISPOSE: "end its sessions",
     Step.RECHECK: "look for work at risk again, now that nothing runs",
     Step.COMMIT: "point of no return",
+    Step.CREDENTIAL: "remove its credential for good",
+    Step.ARTIFACTS: "move its artifacts to the trash",
     Step.FOLDER: "move its folder to the trash",
     Step.FINISH: "close its rows",
 }
@@ -63,6 +70,11 @@ def next_step(done: Collection[Step]) -> Step | None:
 def is_past_return(done: Collection[Step]) -> bool:
     """Tell whether the saga can only go forward."""
     return POINT_OF_NO_RETURN in done
+
+
+def has_only_folder_left(done: Collection[Step]) -> bool:
+    """Tell whether all but the folder has gone that was to go from the disk."""
+    return Step.ARTIFACTS in done and Step.FOLDER not in done
 
 
 def on_failure(step: Step, done: Collection[Step]) -> OnFailure:
@@ -86,12 +98,15 @@ def plan_delete(
     sessions: Sequence[SessionRow],
     *,
     skips_teardown: bool = False,
+    owned: Mapping[PathRole, OwnedPath] | None = None,
     done: Collection[Step] = (),
 ) -> tuple[Planned, ...]:
     """Say what deleting a workspace would do now, step by step, without what is done already."""
     subjects: dict[Step, tuple[str, ...]] = {
         Step.TEARDOWN: () if skips_teardown else workspace.teardown or (),
         Step.DISPOSE: tuple(sorted(row.id for row in sessions if not row.is_ended)),
+        Step.CREDENTIAL: _owned(owned, PathRole.CREDENTIAL),
+        Step.ARTIFACTS: _owned(owned, PathRole.ARTIFACTS),
         Step.FOLDER: (workspace.path,) if workspace.is_ours else (),
     }
     return tuple(
@@ -101,10 +116,16 @@ def plan_delete(
     )
 
 
-_MAY_BE_IDLE: Final = frozenset({Step.TEARDOWN, Step.DISPOSE})
+_MAY_BE_IDLE: Final = frozenset({Step.TEARDOWN, Step.DISPOSE, Step.CREDENTIAL, Step.ARTIFACTS})
+
+
+def _owned(owned: Mapping[PathRole, OwnedPath] | None, role: PathRole) -> tuple[str, ...]:
+    return (owned[role].path,) if owned and role in owned else ()
 
 
 def _text(step: Step, workspace: Workspace) -> str:
     if step is Step.FOLDER and not workspace.is_ours:
         return "leave its folder alone: it was there before"
+    if step is Step.FOLDER and workspace.common_dir is not None:
+        return f"{TEXT[step]}, out of its repository {workspace.common_dir}"
     return TEXT[step]

@@ -14,8 +14,10 @@ from hostsvc.births import Births
 from hostsvc.clock import NowMs
 from hostsvc.config import Config
 from hostsvc.deletion import Deletion
+from hostsvc.deletion_steps import DeletionSteps
 from hostsvc.disposal import Disposal
 from hostsvc.follower import Follower
+from hostsvc.git.command import Git
 from hostsvc.index import Index
 from hostsvc.live import Live
 from hostsvc.policy import Limits
@@ -50,21 +52,29 @@ class Service:
         self.run_id = secrets.token_hex(8)
         self.started_at_s = trio.current_time()
         self.events = EventLog(self.run_id, now_ms)
+        self.git = Git(deadline_s=config.git_deadline_s)
         self.places = Workspaces(
             index,
             config.base_dir,
             self.events,
             now_ms,
+            git=self.git,
             keep_trash_ms=int(config.keep_trash_s * 1000),
             forbidden=[config.state_dir, config.runtime_dir],
         )
         self.disposal = Disposal(index, live, self.events, now_ms, config.kills_at_once)
         self.births = Births(index, live, self.disposal, self.events, now_ms, owner=owner, run_id=self.run_id)
-        self.deletion = Deletion(
+        effects = DeletionSteps(
             index,
             self.disposal,
-            self.places,
+            self.places.disk,
             Teardown(live, self.births, owner=owner),
+            self.events,
+            now_ms,
+        )
+        self.deletion = Deletion(
+            index,
+            effects,
             self.events,
             now_ms,
             nursery,
@@ -94,7 +104,7 @@ class Service:
                 LabelledRuns(
                     index, self.runs, RunLimits(age_ms=int(config.run_age_s * 1000), absence=limits)
                 ),
-                Trash(index, self.places),
+                Trash(index, self.places.can),
             ],
             index,
             live,

@@ -1,10 +1,10 @@
-"""Folders of workspaces on disk: made, moved to the trash and removed by descriptor, never through a link.
+"""Paths of workspaces on disk: made and moved by descriptor, never through a link.
 
-Owns every change to the file system below the base directory. Everything is looked up relative to an open
-directory, without following links, and device and inode are checked just before acting; what does not
-match is left alone. Never crosses to another mount, not even to one of the same device.
+Owns, with `removal`, every change to the file system below the base directory. Everything is looked up
+relative to an open directory, without following links, and device and inode are checked just before acting;
+what does not match is left alone.
 
-Source: openat(2) and O_NOFOLLOW, renameat(2), unlinkat(2), proc(5) fdinfo
+Source: openat(2) and O_NOFOLLOW, renameat(2)
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from typing import Final, NamedTuple
 TRASH: Final = ".trash"
 FOLDER_PATTERN: Final = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}"
 """One component, no leading dot, the same on every file system."""
-SIBLING_SUFFIXES: Final = (".cred.sh", "-artifacts")
+CREDENTIAL, ARTIFACTS = SIBLING_SUFFIXES = (".cred.sh", "-artifacts")
 """What stands beside a workspace's folder: no folder may be called so."""
 
-_PLACE: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC  # needs no right to list it
-_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+PLACE: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC  # needs no right to list it
+DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 LONGEST_PATH_BYTES: Final = 4095  # PATH_MAX without its NUL
@@ -62,7 +62,7 @@ def open_base(path: str) -> int:
     """
     try:
         os.makedirs(path, mode=0o700, exist_ok=True)
-        fd = os.open(path, _DIRECTORY)
+        fd = os.open(path, DIRECTORY)
     except OSError as error:
         raise PathRefused(f"base directory {path}: {error.strerror}") from error
     found = os.fstat(fd)
@@ -80,13 +80,13 @@ def identify(path: str) -> Identity:
     """
     if not _is_plain(path):
         raise PathRefused(f"{path[:256]!a} is no plain absolute path below /")
-    fd = os.open("/", _PLACE)
+    fd = os.open("/", PLACE)
     try:
         for part in path.strip("/").split("/"):
-            inner = os.open(part, _PLACE, dir_fd=fd)
+            inner = os.open(part, PLACE, dir_fd=fd)
             os.close(fd)
             fd = inner
-        return _identity(os.fstat(fd))
+        return identity_of(os.fstat(fd))
     except OSError as error:
         why = "a link is on the way" if error.errno in (errno.ELOOP, errno.ENOTDIR) else error.strerror
         raise PathRefused(f"{path[:256]!a}: {why}; give the real path of a directory") from error
@@ -107,20 +107,29 @@ def _is_plain(path: str) -> bool:
     )
 
 
+def check_entry_name(name: str) -> None:
+    """Refuse what names neither a folder nor its artifacts.
+
+    Raises:
+        PathRefused: as `check_folder_name`.
+    """
+    check_folder_name(name.removesuffix(ARTIFACTS))
+
+
 def make_folder(base_fd: int, name: str) -> Identity:
     """Make a folder below the base, or find the empty one that an interrupted attempt left.
 
     Raises:
         PathRefused: something else has that name, or it cannot be made.
     """
-    check_folder_name(name)
+    check_entry_name(name)
     try:
         with contextlib.suppress(FileExistsError):
             os.mkdir(name, 0o700, dir_fd=base_fd)
-        with _opened(base_fd, name) as fd:
+        with opened(base_fd, name) as fd:
             if os.listdir(fd):
                 raise PathRefused(f"{name} is there already and not empty; choose another name, or adopt it")
-            return _identity(os.fstat(fd))
+            return identity_of(os.fstat(fd))
     except OSError as error:
         raise PathRefused(f"cannot make {name}: {error.strerror}") from error
 
@@ -131,89 +140,119 @@ def move_to_trash(base_fd: int, name: str, trash_name: str, expected: Identity) 
     Raises:
         PathRefused: it is not the directory that it was, or cannot be moved.
     """
-    check_folder_name(name)
-    check_folder_name(trash_name)
+    check_entry_name(name)
+    check_entry_name(trash_name)
     try:
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(TRASH, 0o700, dir_fd=base_fd)
-        with _opened(base_fd, TRASH) as trash_fd:
-            if _exists(trash_fd, trash_name):
-                return True  # an earlier attempt did it, and was killed before it could say so
-            try:
-                with _opened(base_fd, name) as fd:
-                    _check(os.fstat(fd), expected, name)
-            except FileNotFoundError:
-                return False
-            os.rename(name, trash_name, src_dir_fd=base_fd, dst_dir_fd=trash_fd)
-            os.fsync(trash_fd)
-            os.fsync(base_fd)
-            return True
+        with open_trash(base_fd) as trash_fd:
+            return _rename(base_fd, name, trash_fd, trash_name, expected)
     except OSError as error:
         raise PathRefused(f"cannot move {name} to the trash: {error.strerror}") from error
 
 
-def purge(base_fd: int, trash_name: str, expected: Identity) -> bool:
-    """Remove something from the trash for good; False when it is gone already.
+def move_back(base_fd: int, trash_name: str, name: str, expected: Identity) -> bool:
+    """Rename something in the trash to where it was; False when it is gone.
 
     Raises:
-        PathRefused: it is not what was put there, or part of it cannot be removed.
+        PathRefused: something else is there by now, it is not what was put there, or cannot be moved.
     """
-    check_folder_name(trash_name)
+    check_entry_name(name)
+    check_entry_name(trash_name)
     try:
-        with _opened(base_fd, TRASH) as trash_fd:
-            if not _exists(trash_fd, trash_name):
-                return False
-            _remove_folder(trash_fd, trash_name, expected, _mount(trash_fd))
-            return True
+        with open_trash(base_fd) as trash_fd:
+            return _rename(trash_fd, trash_name, base_fd, name, expected)
     except OSError as error:
-        if isinstance(error, FileNotFoundError) and not _exists(base_fd, TRASH):
-            return False
-        raise PathRefused(f"cannot purge {trash_name}: {error.strerror}") from error
+        raise PathRefused(f"cannot move {name} out of the trash: {error.strerror}") from error
 
 
-def _remove_folder(dir_fd: int, name: str, expected: Identity, mount: bytes) -> None:
-    """Remove a directory with everything in it, if it is the expected one and of that mount."""
-    with _opened(dir_fd, name, _PLACE) as fd:
-        _check(os.fstat(fd), expected, name)
-        if _mount(fd) != mount:
-            raise OSError(errno.EXDEV, f"something is mounted at {name}")
-        _make_listable(fd)
-    with _opened(dir_fd, name) as fd:
-        _check(os.fstat(fd), expected, name)
-        with os.scandir(fd) as entries:
-            inner = [entry.name for entry in entries]
-        for one in inner:
-            found = os.stat(one, dir_fd=fd, follow_symlinks=False)
-            if stat.S_ISDIR(found.st_mode):
-                _remove_folder(fd, one, _identity(found), mount)
-            else:
-                os.unlink(one, dir_fd=fd)
-    os.rmdir(name, dir_fd=dir_fd)
+def _rename(source_fd: int, source: str, target_fd: int, target: str, expected: Identity) -> bool:
+    if exists(target_fd, target):
+        with opened(target_fd, target, PLACE) as fd:
+            check(os.fstat(fd), expected, target)
+        return True  # an earlier attempt did it, and was killed before it could say so
+    try:
+        with opened(source_fd, source, PLACE) as fd:
+            check(os.fstat(fd), expected, source)
+    except FileNotFoundError:
+        return False
+    os.rename(source, target, src_dir_fd=source_fd, dst_dir_fd=target_fd)
+    os.fsync(target_fd)
+    os.fsync(source_fd)
+    return True
 
 
-def _mount(fd: int) -> bytes:
-    """Return the id of the mount that a descriptor is on: a bind mount has its target's device."""
-    with open(f"/proc/self/fdinfo/{fd}", "rb") as file:
-        return next(line for line in file if line.startswith(b"mnt_id:"))
+def make_file(base_fd: int, name: str) -> Identity:
+    """Make an empty file of the base that only its owner may read or run.
+
+    Raises:
+        PathRefused: something has that name, or it cannot be made.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        with opened(base_fd, name, flags, 0o700) as fd:
+            return identity_of(os.fstat(fd))
+    except OSError as error:
+        raise PathRefused(f"cannot make {name}: {error.strerror}") from error
 
 
-def _make_listable(fd: int) -> None:
-    """A read-only directory of ours (a module cache, say) is to go as well."""
-    mode = stat.S_IMODE(os.fstat(fd).st_mode)
-    if mode & 0o700 != 0o700:
-        os.chmod(f"/proc/self/fd/{fd}", mode | 0o700)  # fchmod(2) takes no O_PATH descriptor
+def fill_file(base_fd: int, name: str, expected: Identity, content: bytes) -> None:
+    """Write a file that was made before; what it says is told to nobody.
+
+    Raises:
+        PathRefused: it is another by now, or cannot be written.
+    """
+    try:
+        with opened(base_fd, name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC) as fd:
+            check(os.fstat(fd), expected, name)
+            with open(fd, "wb", closefd=False) as file:
+                file.write(content)
+            os.fsync(fd)
+    except OSError as error:
+        raise PathRefused(f"cannot write {name}: {error.strerror}") from error
+
+
+def write_file(dir_fd: int, name: str, content: bytes) -> None:
+    """Write a file of ours alone, whole or not at all; on the disk when this returns.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    draft = f".{name}.draft"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(draft, dir_fd=dir_fd)  # of an attempt that was killed
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(draft, flags, 0o600, dir_fd=dir_fd)
+    try:
+        with open(fd, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(fd)
+        os.rename(draft, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(draft, dir_fd=dir_fd)
+        raise
+    os.fsync(dir_fd)
 
 
 @contextlib.contextmanager
-def _opened(dir_fd: int, name: str, flags: int = _DIRECTORY) -> Iterator[int]:
-    fd = os.open(name, flags, dir_fd=dir_fd)
+def open_trash(base_fd: int) -> Iterator[int]:
+    """Open the base's trash, making it when it is not there."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(TRASH, 0o700, dir_fd=base_fd)
+    with opened(base_fd, TRASH) as fd:
+        yield fd
+
+
+@contextlib.contextmanager
+def opened(dir_fd: int, name: str, flags: int = DIRECTORY, mode: int = 0) -> Iterator[int]:
+    fd = os.open(name, flags, mode, dir_fd=dir_fd)
     try:
         yield fd
     finally:
         os.close(fd)
 
 
-def _exists(dir_fd: int, name: str) -> bool:
+def exists(dir_fd: int, name: str) -> bool:
     try:
         os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
     except FileNotFoundError:
@@ -221,10 +260,15 @@ def _exists(dir_fd: int, name: str) -> bool:
     return True
 
 
-def _identity(found: os.stat_result) -> Identity:
+def identity_of(found: os.stat_result) -> Identity:
     return Identity(found.st_dev, found.st_ino)
 
 
-def _check(found: os.stat_result, expected: Identity, name: str) -> None:
-    if _identity(found) != expected:
+def check(found: os.stat_result, expected: Identity, name: str) -> None:
+    """Make sure that something is what it was.
+
+    Raises:
+        PathRefused: it is not.
+    """
+    if identity_of(found) != expected:
         raise PathRefused(f"{name} is not the directory that it was; it is left alone")

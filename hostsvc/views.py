@@ -8,6 +8,7 @@ from typing import Any, Final
 import attrs
 
 from hostsvc import shapes
+from hostsvc.git.risk import Risk
 from hostsvc.model import LiveSession, Run, Saga, SessionRow, Workspace
 from hostsvc.saga import Planned
 from ptyd.client import Session
@@ -24,6 +25,9 @@ def workspace_view(workspace: Workspace, sessions: int) -> dict[str, Any]:
         "labels": dict(workspace.labels),
         "teardown": None if workspace.teardown is None else list(workspace.teardown),
         "is_protected": workspace.is_protected,
+        "is_ephemeral": workspace.is_ephemeral,
+        "repository": workspace.common_dir,
+        "branch": workspace.branch,
         "sessions": sessions,
         "created_at_ms": workspace.created_at_ms,
         "deleted_at_ms": workspace.deleted_at_ms,
@@ -132,3 +136,34 @@ def run_view(run: Run, sessions: int) -> dict[str, Any]:
 
 def plan_view(plan: Sequence[Planned]) -> list[dict[str, Any]]:
     return [{"step": one.step.value, "text": one.text, "subjects": list(one.subjects)} for one in plan]
+
+
+def trash_view(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry of the trash with what its manifest says."""
+    manifest = entry["manifest"]
+    return {
+        **{name: entry[name] for name in _OF_ENTRY},
+        **{name: manifest.get(name) for name in ("kind", "head", "branch", "size_bytes", "why", "who")},
+        "repository": manifest.get("common_dir"),
+    }
+
+
+_OF_ENTRY: Final = (
+    "id",
+    "workspace_id",
+    "generation",
+    "path",
+    "trash_path",
+    "trashed_at_ms",
+    "purge_at_ms",
+    "last_error",
+)
+
+
+def risk_view(risk: Risk) -> dict[str, Any]:
+    return {
+        "safe": risk.is_safe,
+        "reasons": [{"code": reason.code, "text": reason.text} for reason in risk.reasons],
+        "head": risk.head,
+        "branch": risk.branch,
+    }

@@ -1,31 +1,43 @@
-"""Workspaces on disk and in the index: making one, adopting a folder, and its way to the trash.
+"""Workspaces on disk and in the index: making one, adopting a folder, and getting one back from the trash.
 
-Owns the base directory and its trash. A folder that we made is ours to move; one that was there before is
-only remembered and forgotten, never touched.
+Owns the base directory, and who is being made. A folder that we made is ours to move; one that was there
+before is only remembered and forgotten, never touched.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import structlog
 import trio
 
-from hostsvc import processes, tree
+from hostsvc import tree
 from hostsvc.clock import NowMs
+from hostsvc.deletion_disk import DeletionDisk
+from hostsvc.git.command import Git
 from hostsvc.index import Index
 from hostsvc.model import Workspace
+from hostsvc.provision import Provision
+from hostsvc.states import WorkspaceState
 from hostsvc.store import trash, workspaces
-from hostsvc.tree import Identity, PathRefused
+from hostsvc.trashcan import TrashCan
+from hostsvc.tree import PathRefused
 from ptyd.protocol.errors import Code, PtydError
 from ptyd.protocol.eventlog import EventLog
 
+log = structlog.get_logger()
+
+TAKE_BACK_S: Final = 10.0
+"""What a stop waits for one that is half made; what is left then is the reaper's."""
+
 
 class Workspaces:
-    """Makes, finds and trashes workspaces."""
+    """Makes, finds and restores workspaces."""
 
     def __init__(
         self,
@@ -34,6 +46,7 @@ class Workspaces:
         events: EventLog,
         now_ms: NowMs,
         *,
+        git: Git,
         keep_trash_ms: int,
         forbidden: Sequence[Path],
     ) -> None:
@@ -41,9 +54,11 @@ class Workspaces:
         self._base = base
         self._base_fd = tree.open_base(str(base))
         self._forbidden = [*forbidden, base]
+        self.can = TrashCan(index, git, base, self._base_fd, now_ms, keep_ms=keep_trash_ms)
+        self.provision = Provision(index, git, base, self._base_fd, self.can)
+        self.disk = DeletionDisk(index, git, self._base_fd, self.can, self.provision)
         self._events = events
         self._now_ms = now_ms
-        self._keep_trash_ms = keep_trash_ms
         self._under_way: set[str] = set()
 
     def close(self) -> None:
@@ -85,33 +100,77 @@ class Workspaces:
         labels: Mapping[str, str],
         teardown: Sequence[str] | None,
         is_protected: bool,
+        is_ephemeral: bool = False,
+        repository: str | None = None,
+        branch: str | None = None,
+        start: str | None = None,
+        credential: bytes | None = None,
     ) -> Workspace:
         """Make a folder below the base (named as the workspace), or adopt the one at `path`.
 
+        Args:
+            repository: Make the folder a worktree of this one, on `branch` (the folder's name if not given).
+            branch: One that is there, or one to be made at `start` (HEAD if not given).
+            credential: What its helper script has in it; never told again.
+
         Raises:
-            PtydError: path_refused; exists; name_taken; destroyed.
+            PtydError: path_refused; exists; name_taken; destroyed; invalid_params.
+
+        Cancellation: takes back what was made.
         """
         id_ = id_ or secrets.token_hex(8)
         folder = name or id_
         is_ours = path is None
+        if path is not None and (repository or branch or start or credential is not None):
+            raise _wrong("path", "a folder that is adopted stays as it is: neither repository nor credential")
+        if repository is None and (branch or start):
+            raise _wrong("repository", "which one's branch?")
+        path = self._check_path(path, folder)
+        plan, made = None, {}
+        if is_ours:
+            has_credential = credential is not None
+            plan = await self.provision.plan(
+                repository, branch or folder, start, has_credential=has_credential
+            )
+            made = self.provision.paths_of(path, has_credential=has_credential)
+        with self._making(id_):
+            workspace = await self._insert(
+                id_=id_,
+                generation=generation,
+                name=name,
+                path=path,
+                is_ours=is_ours,
+                labels=labels,
+                teardown=teardown,
+                is_protected=is_protected,
+                is_ephemeral=is_ephemeral,
+                plan=plan,
+                made=made,
+            )
+            return await self._provide_or_take_back(workspace, credential)
+
+    @contextlib.contextmanager
+    def _making(self, id_: str) -> Iterator[None]:
+        self._under_way.add(id_)
+        try:
+            yield
+        finally:
+            self._under_way.discard(id_)
+
+    def _check_path(self, path: str | None, folder: str) -> str:
+        """Return where its folder is, or is to be.
+
+        Raises:
+            PtydError: path_refused.
+        """
         try:
             if path is None:
                 tree.check_folder_name(folder)
-                path = str(self._base / folder)
-            else:
-                self._check_adoptable(path)
+                return str(self._base / folder)
+            self._check_adoptable(path)
         except PathRefused as error:
             raise PtydError(Code.PATH_REFUSED, str(error)) from error
-        self._under_way.add(id_)
-        try:
-            workspace = await self._insert(
-                id_, generation, name, path, is_ours, labels, teardown, is_protected
-            )
-            with trio.CancelScope(shield=True):
-                provided = await self.provide(workspace)
-        finally:
-            self._under_way.discard(id_)
-        return provided
+        return path
 
     def _check_adoptable(self, path: str) -> None:
         tree.identify(path)
@@ -123,30 +182,9 @@ class Workspaces:
         if Path(path).is_relative_to(self._base / tree.TRASH):
             raise PathRefused(f"{path} is in the trash")
 
-    async def _insert(
-        self,
-        id_: str,
-        generation: int | None,
-        name: str | None,
-        path: str,
-        is_ours: bool,
-        labels: Mapping[str, str],
-        teardown: Sequence[str] | None,
-        is_protected: bool,
-    ) -> Workspace:
+    async def _insert(self, **fields: Any) -> Workspace:
         try:
-            return await self._index.write(
-                workspaces.insert,
-                id_=id_,
-                generation=generation,
-                name=name,
-                path=path,
-                is_ours=is_ours,
-                labels=labels,
-                teardown=teardown,
-                is_protected=is_protected,
-                now_ms=self._now_ms(),
-            )
+            return await self._index.write(workspaces.insert, now_ms=self._now_ms(), **fields)
         except workspaces.Taken as error:
             code = Code.NAME_TAKEN if error.what == "name" else Code.EXISTS
             raise PtydError(code, f"{error}; see: hostsvc workspace ls", workspace=error.by) from error
@@ -154,70 +192,98 @@ class Workspaces:
             text = f"{error}; to make a new one, give generation {error.generation + 1}"
             raise PtydError(Code.DESTROYED, text, generation=error.generation) from error
 
-    async def provide(self, workspace: Workspace) -> Workspace:
-        """Make sure of a provisioned workspace's folder and put it to use; also after a crash.
-
-        Raises:
-            PtydError: path_refused, and the row is taken back.
-        """
-        self._under_way.add(workspace.id)
+    async def _provide_or_take_back(self, workspace: Workspace, credential: bytes | None) -> Workspace:
         try:
-            identity = await self._folder(workspace)
-            await self._enter(workspace, identity)
-        finally:
-            self._under_way.discard(workspace.id)
-        self._events.emit("workspace.created", workspace.id, generation=workspace.generation)
+            return await self._provide(workspace, credential)
+        except BaseException as error:
+            with trio.move_on_after(TAKE_BACK_S, shield=True):
+                await self._take_back(workspace, _reason(error), for_good=True)
+            raise
+
+    async def _provide(self, workspace: Workspace, credential: bytes | None = None) -> Workspace:
+        made = await self.provision.make(workspace, credential)
+        await self._index.write(
+            workspaces.activate,
+            workspace,
+            made.identities,
+            common_dir=made.common_dir,
+            branch=made.branch,
+        )
+        event = "workspace.restored" if "restore" in (workspace.plan or {}) else "workspace.created"
+        self._events.emit(event, workspace.id, generation=workspace.generation)
         return await self.find(workspace.id)
 
-    async def _enter(self, workspace: Workspace, identity: Identity | PathRefused) -> None:
-        if isinstance(identity, PathRefused):
-            await self._index.write(workspaces.abandon, workspace, str(identity), self._now_ms())
-            raise PtydError(Code.PATH_REFUSED, str(identity)) from identity
-        await self._index.write(workspaces.activate, workspace, *identity)
-
-    async def _folder(self, workspace: Workspace) -> Identity | PathRefused:
+    async def _take_back(self, workspace: Workspace, reason: str, *, for_good: bool) -> None:
+        """Leave nothing of one that was never in use; what cannot go now is left to the reaper."""
+        found = await self._index.read(workspaces.find, workspace.id)
+        if found is None or found.state is not WorkspaceState.PROVISIONING:
+            return  # it came to be in use at the last moment
         try:
-            if workspace.is_ours:
-                name = Path(workspace.path).name
-                return await trio.to_thread.run_sync(tree.make_folder, self._base_fd, name)
-            return await trio.to_thread.run_sync(tree.identify, workspace.path)
-        except PathRefused as refused:
-            return refused
+            await self.provision.take_back(workspace, for_good=for_good)
+        except PathRefused as error:
+            log.warning("a workspace cannot be taken back yet", workspace=workspace.id, error=str(error))
+            return
+        await self._index.write(workspaces.abandon, workspace, reason, self._now_ms())
 
-    # -- the trash ---------------------------------------------------------------------------------
-
-    async def trash(self, workspace: Workspace, saga_id: str) -> None:
-        """Move a workspace's folder to the trash, if it is ours; also when half of that was done before.
+    async def settle(self, workspace: Workspace) -> Workspace | None:
+        """Finish one that a crash left half made; None when that cannot be, and it was taken back.
 
         Raises:
-            PathRefused: it is not the folder that we made, or cannot be moved. It is left alone.
+            PtydError: path_refused, busy: it has to be tried again.
         """
-        if not workspace.is_ours or workspace.device is None or workspace.inode is None:
-            return
-        now_ms = self._now_ms()
-        await self._index.write(
-            trash.insert,
-            id_=saga_id,
-            workspace=workspace,
-            trash_path=str(self._base / tree.TRASH / saga_id),
-            now_ms=now_ms,
-            purge_at_ms=now_ms + self._keep_trash_ms,
-        )
-        identity = Identity(workspace.device, workspace.inode)
-        name = Path(workspace.path).name
-        if not await trio.to_thread.run_sync(tree.move_to_trash, self._base_fd, name, saga_id, identity):
-            await self._index.write(trash.purged, saga_id, now_ms)  # somebody removed it before us
-
-    async def purge(self, entry: Mapping[str, Any]) -> str | None:
-        """Remove something from the trash for good, unless a process is inside; return why not."""
-        try:
-            used = await trio.to_thread.run_sync(processes.inside, [entry["trash_path"]])
-            if used:
-                raise PathRefused(f"process {used[entry['trash_path']]} is inside")
-            identity = Identity(entry["device"], entry["inode"])
-            await trio.to_thread.run_sync(tree.purge, self._base_fd, entry["id"], identity)
-        except PathRefused as error:
-            await self._index.write(trash.failed, entry["id"], str(error))
-            return str(error)
-        await self._index.write(trash.purged, entry["id"], self._now_ms())
+        with self._making(workspace.id):
+            plan = workspace.plan or {}
+            if plan.get("common_dir") is None and not plan.get("has_credential"):
+                try:
+                    return await self._provide(workspace)
+                except PtydError as error:
+                    if error.code is not Code.PATH_REFUSED:
+                        raise
+                    reason = error.message
+            else:
+                reason = "a crash came before it was made"
+            await self._take_back(workspace, reason, for_good=False)
+        left = await self._index.read(workspaces.find, workspace.id)
+        if left is not None and left.state is WorkspaceState.PROVISIONING:
+            raise PtydError(Code.BUSY, f"workspace {workspace.id} cannot be taken back yet; see the log")
         return None
+
+    # -- back from the trash -----------------------------------------------------------------------
+
+    async def restore(self, ref: str) -> Workspace:
+        """Make a workspace anew of what is in the trash: folder, artifacts, place in the repository.
+
+        Args:
+            ref: An entry of the trash, or the id or name of the workspace that was deleted.
+
+        Raises:
+            PtydError: not_found; exists, name_taken: it, or its name or path, lives again; path_refused.
+
+        Cancellation: goes on.
+        """
+        entry = await self._index.read(trash.find_restorable, ref)
+        if entry is None:
+            raise PtydError(Code.NOT_FOUND, f"nothing of {ref[:64]!a} is in the trash; see: hostsvc trash ls")
+        id_ = entry["workspace_id"] or secrets.token_hex(8)
+        with self._making(id_), trio.CancelScope(shield=True):
+            try:
+                workspace = await self._index.write(
+                    workspaces.reclaim,
+                    entry,
+                    id_=id_,
+                    made=self.provision.paths_of(entry["path"], has_credential=False),
+                    now_ms=self._now_ms(),
+                )
+            except workspaces.Taken as error:
+                code = Code.NAME_TAKEN if error.what == "name" else Code.EXISTS
+                raise PtydError(code, f"{error}; see: hostsvc workspace ls", workspace=error.by) from error
+            restored = await self._provide_or_take_back(workspace, None)
+        return restored
+
+
+def _reason(error: BaseException) -> str:
+    return error.message if isinstance(error, PtydError) else type(error).__name__
+
+
+def _wrong(field: str, text: str) -> PtydError:
+    return PtydError(Code.INVALID_PARAMS, f"{field}: {text}", field=field)

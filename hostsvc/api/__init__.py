@@ -11,6 +11,7 @@ from hostsvc.api.handlers import Answer, Handlers
 from hostsvc.api.runs import Runs
 from hostsvc.api.sagas import Sagas
 from hostsvc.api.sessions import Sessions
+from hostsvc.api.trash import Trash
 from hostsvc.api.upkeep import Upkeep
 from hostsvc.api.workspaces import Workspaces
 from hostsvc.service import Service
@@ -20,7 +21,7 @@ class Api:
     """Serves requests."""
 
     def __init__(self, service: Service) -> None:
-        parts = (Workspaces, Sessions, Sagas, Runs, Upkeep)
+        parts = (Workspaces, Sessions, Sagas, Runs, Trash, Upkeep)
         self._handlers: Handlers = {
             request: handler for part in parts for request, handler in part(service).handlers.items()
         }

@@ -28,6 +28,8 @@ class Workspaces:
             asked.WorkspaceGet: self._get_workspace,
             asked.WorkspaceUpdate: self._update_workspace,
             asked.WorkspaceDelete: self._delete_workspace,
+            asked.WorkspaceRisk: self._check_risk,
+            asked.WorkspaceRestore: self._restore_workspace,
         }
 
     async def _create_workspace(self, request: asked.WorkspaceCreate) -> Answer:
@@ -39,6 +41,11 @@ class Workspaces:
             labels=request.labels,
             teardown=request.teardown,
             is_protected=request.is_protected,
+            is_ephemeral=request.is_ephemeral,
+            repository=request.repository,
+            branch=request.branch,
+            start=request.start,
+            credential=request.credential,
         )
         return await self._view(made)
 
@@ -79,18 +86,32 @@ class Workspaces:
             self._refuse_generation(request, workspace)
         if self._service.places.is_being_made(workspace):
             raise PtydError(Code.BUSY, f"workspace {workspace.id} is just being made; try again")
-        if (
-            workspace.state is WorkspaceState.PROVISIONING
-        ):  # a crash left it so: finish it, to remove all of it
-            workspace = await self._service.places.provide(workspace)
+        if workspace.state is WorkspaceState.PROVISIONING:  # a crash left it so: finish it, or take it back
+            settled = await self._service.places.settle(workspace)
+            if settled is None:
+                return await self._delete_what_is_gone(request, None)
+            workspace = settled
         if request.dry_run:
             plan = await self._service.deletion.plan(workspace, skips_teardown=request.skip_teardown)
             return {"saga": None, "state": "planned", "warnings": [], "plan": views.plan_view(plan)}
         saga = await self._service.deletion.delete(
             workspace, is_forced=request.force, skips_teardown=request.skip_teardown
         )
-        state = "deleted" if saga.state is SagaState.DONE else "deleting"
-        return {"saga": saga.id, "state": state, "warnings": list(saga.warnings)}
+        if saga.state is SagaState.DONE:
+            return {"saga": saga.id, "state": "deleted", "warnings": list(saga.warnings)}
+        is_partial = await self._service.deletion.has_only_folder_left(saga)
+        return {
+            "saga": saga.id,
+            "state": "partial" if is_partial else "deleting",
+            "warnings": [*saga.warnings, *([saga.last_error] if saga.last_error else [])],
+        }
+
+    async def _check_risk(self, request: asked.WorkspaceRisk) -> Answer:
+        workspace = await self._service.places.find(request.id)
+        return views.risk_view(await self._service.places.disk.risk(workspace))
+
+    async def _restore_workspace(self, request: asked.WorkspaceRestore) -> Answer:
+        return await self._view(await self._service.places.restore(request.id))
 
     def _refuse_generation(self, request: asked.WorkspaceDelete, workspace: Workspace) -> NoReturn:
         lives = workspace.generation

@@ -22,7 +22,7 @@ NEXT_STEPS: Final = {
     Code.NAME_TAKEN: "see: hostsvc workspace ls, hostsvc session ls",
     Code.DESTROYED: "see: hostsvc workspace ls -a",
     Code.BEING_DELETED: "see: hostsvc saga ls",
-    Code.AT_RISK: "to delete it all the same: hostsvc workspace rm --force",
+    Code.AT_RISK: "see: hostsvc workspace risk; to delete it all the same: hostsvc workspace rm --force",
     Code.KILL_UNCONFIRMED: "the reaper goes on until it is proven dead; see: hostsvc session ls",
     Code.WRONG_INSTANCE: "the reaper goes on until it is proven dead; see: hostsvc doctor",
     Code.NO_PTYD: "see: ptyd doctor",
@@ -81,8 +81,11 @@ COMMANDS: Final[dict[str, str | click.Group]] = {  # in the order of help
         "ls",
         "show",
         "update",
+        "risk",
         "rm",
+        "restore",
     ),
+    "trash": _group("trash", "What was deleted: list it, remove it for good.", "trash", "ls", "purge"),
     "session": _group(
         "session", "Sessions in workspaces: start, list, end.", "session", "new", "ls", "attach", "dispose"
     ),

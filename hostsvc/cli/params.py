@@ -34,6 +34,14 @@ def _items(words: list[tuple[str | None, str]], incomplete: str) -> list[Complet
     return [CompletionItem(word, help=hint) for word, hint in words if word and word.startswith(incomplete)]
 
 
+def complete_trash(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Complete an entry of the trash."""
+    found = _ask(context, "trash.list", "entries")
+    return _items([(one["id"], one["path"]) for one in found], incomplete)
+
+
 def complete_workspace(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:

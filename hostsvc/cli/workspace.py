@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from typing import Any
+from typing import Any, BinaryIO
 
 import click
 
 from hostsvc.cli import EXIT_OK, EXIT_PARTIAL, EXIT_TRY_AGAIN
 from hostsvc.cli.group import Settings, command
-from hostsvc.cli.params import complete_workspace, workspace_argument
+from hostsvc.cli.params import complete_trash, complete_workspace, workspace_argument
 from hostsvc.cli.progress import describe_saga, watch
+from hostsvc.kinds import MAX_CREDENTIAL_BYTES
 from ptyd.blocking import BlockingClient
 from ptyd.cli.output import age, command_line, printable, put, put_fields, put_json, put_table, say
 from ptyd.cli.params import pair_option, pairs
@@ -32,6 +33,16 @@ def _parse_command(text: str) -> list[str]:
 @command()
 @click.argument("name", required=False)
 @click.option("--path", metavar="DIR", help="Adopt this folder, and never touch it [default: make one].")
+@click.option("--repo", "repository", metavar="DIR", help="Make its folder a worktree of this repository.")
+@click.option("--branch", metavar="BRANCH", help="To check out; made if it is not there [default: the name].")
+@click.option("--start", metavar="COMMIT", help="Where to make the branch [default: HEAD].")
+@click.option(
+    "--credential",
+    type=click.File("rb"),
+    metavar="FILE",
+    help="A credential helper for it, or - for standard input; unlinked with it, never shown.",
+)
+@click.option("--ephemeral", is_flag=True, help="It goes with its run.")
 @pair_option("--label", "labels", "A label")
 @click.option(
     "--teardown",
@@ -48,6 +59,11 @@ def create(
     settings: Settings,
     name: str | None,
     path: str | None,
+    repository: str | None,
+    branch: str | None,
+    start: str | None,
+    credential: BinaryIO | None,
+    ephemeral: bool,
     labels: tuple[tuple[str, str], ...],
     teardown: list[str] | None,
     protect: bool,
@@ -56,12 +72,17 @@ def create(
 ) -> int:
     """Make a workspace and print its id.
 
-    Its folder is made below the base directory, and goes with it. A folder that is there already
-    (--path) is only remembered.
+    Its folder is made below the base directory, and goes with it; with --repo it is a git worktree.
+    Artifacts have a folder beside it. A folder that is there already (--path) is only remembered.
     """
     asked = {
         "name": name,
         "path": os.path.abspath(path) if path else None,
+        "repository": os.path.realpath(repository) if repository else None,
+        "branch": branch,
+        "start": start,
+        "credential": credential.read(MAX_CREDENTIAL_BYTES + 1) if credential else None,
+        "is_ephemeral": ephemeral,
         "labels": pairs(labels),
         "teardown": teardown,
         "is_protected": protect,
@@ -100,7 +121,12 @@ def ls(settings: Settings, deleted: bool, labels: tuple[tuple[str, str], ...]) -
 def _row(workspace: dict[str, Any]) -> list[str]:
     notes = [
         text
-        for is_so, text in ((not workspace["is_ours"], "adopted"), (workspace["is_protected"], "protected"))
+        for is_so, text in (
+            (workspace["branch"], f"on {workspace['branch']}"),
+            (not workspace["is_ours"], "adopted"),
+            (workspace["is_protected"], "protected"),
+            (workspace["is_ephemeral"], "ephemeral"),
+        )
         if is_so
     ]
     return [
@@ -167,9 +193,9 @@ def rm(settings: Settings, workspace: str, force: bool, skip_teardown: bool, dry
     """Delete a workspace: end its sessions, trash its folder.
 
     Waits until it is done and tells each step. Leaving with ctrl-c stops nothing: the deletion goes
-    on. Returns 0 when it is gone (or was already), 5 when it is gone with warnings, such as a
-    session that is not proven dead yet, and 75 when a step has to be tried again, which the service
-    does by itself.
+    on. Work at risk refuses it; see: hostsvc workspace risk. Returns 0 when it is gone (or was
+    already), 5 when it is gone with warnings, such as a session that is not proven dead yet, and 75
+    when a step has to be tried again, which the service does by itself.
     """
     asked = {"id": workspace, "force": force, "skip_teardown": skip_teardown, "dry_run": dry_run}
     with settings.connect() as client:
@@ -204,7 +230,7 @@ def _tell_deleted(settings: Settings, workspace: str, answer: dict[str, Any], wa
     for warning in answer["warnings"]:
         say(f"hostsvc: warning: {printable(warning)}")
     match answer["state"]:
-        case "deleting":
+        case "partial" | "deleting":
             hint = f"hostsvc saga show {answer['saga']}"
             say(f"hostsvc: {printable(workspace)} is not gone yet; the service tries again; see: {hint}")
             return EXIT_TRY_AGAIN
@@ -212,3 +238,44 @@ def _tell_deleted(settings: Settings, workspace: str, answer: dict[str, Any], wa
             text = "is deleted" if was_there else "is not there (any more)"
             say(f"hostsvc: {printable(workspace)} {text}")
     return EXIT_PARTIAL if answer["warnings"] and was_there else EXIT_OK
+
+
+@command()
+@workspace_argument
+def risk(settings: Settings, workspace: str) -> int:
+    """Tell what would be lost with a workspace's folder.
+
+    Looks for work that is nowhere else, and touches nothing. What cannot be told counts as at risk.
+    Returns 0 when nothing would be lost, 5 when something may be.
+    """
+    with settings.connect() as client:
+        found = client.call("workspace.risk", {"id": workspace})
+    if settings.json:
+        put_json(found)
+    else:
+        for reason in found["reasons"]:
+            put(f"{reason['code']:<12} {printable(reason['text'])}")
+        if found["safe"] and not settings.quiet:
+            say(f"hostsvc: nothing of {printable(workspace)} would be lost")
+    return EXIT_OK if found["safe"] else EXIT_PARTIAL
+
+
+@command()
+@click.argument("entry", shell_complete=complete_trash)
+def restore(settings: Settings, entry: str) -> int:
+    """Get a workspace back from the trash, and print its id.
+
+    ENTRY is one of `hostsvc trash ls`, or the id or name of the workspace that was deleted. Its folder
+    and artifacts are put back as they were; a worktree is registered again, on its branch if that is
+    free and where it was, else at the same commit without one. Its sessions stay ended.
+    """
+    with settings.connect() as client:
+        made = client.call("workspace.restore", {"id": entry})
+    if settings.json:
+        put_json(made)
+        return EXIT_OK
+    put(made["id"])
+    if not settings.quiet:
+        branch = f", on {made['branch']}" if made["branch"] else ""
+        say(f"hostsvc: workspace {made['name'] or made['id']} is {printable(made['path'] + branch)}")
+    return EXIT_OK

@@ -80,6 +80,8 @@ class Git:
 
         Raises:
             GitUnknown: it is missing, was too slow, or ended with an error.
+
+        Cancellation: ends git, wherever it is.
         """
         ended = await self._call(folder, arguments, overrides, index)
         if ended.returncode:
@@ -104,20 +106,18 @@ class Git:
         env = environment() if index is None else {**environment(), "GIT_INDEX_FILE": index}
         command = [self._program, "-C", folder, "--no-pager", "--literal-pathspecs", *settings, *arguments]
 
-        def call() -> subprocess.CompletedProcess[bytes]:
-            return subprocess.run(
-                command,
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                timeout=self._deadline_s,
-                check=False,
-            )
-
         try:
-            return await trio.to_thread.run_sync(call, limiter=self._limiter)
-        except subprocess.TimeoutExpired:
+            async with self._limiter:
+                with trio.fail_after(self._deadline_s):
+                    return await trio.run_process(
+                        command,
+                        env=env,
+                        stdin=subprocess.DEVNULL,
+                        capture_stdout=True,
+                        stderr=subprocess.DEVNULL,
+                        check=False,
+                    )
+        except trio.TooSlowError:
             raise GitUnknown(f"git {arguments[0]} was not done within {self._deadline_s:g} s") from None
         except OSError as error:
             raise GitUnknown(f"git cannot be run: {error.strerror}") from error

@@ -58,6 +58,19 @@ def find_place(folder: Path) -> Place:
     return Place(folder=folder, git_dir=git_dir, common_dir=common)
 
 
+def find_repository(path: Path) -> Path:
+    """Return the repository's own directory for the path of one: its folder, a worktree of it, or a bare one.
+
+    Raises:
+        GitUnknown: it is none; one around it does not count.
+    """
+    if os.path.lexists(path / ".git"):
+        return find_place(path).common_dir
+    if (path / "objects").is_dir() and (path / "HEAD").is_file():
+        return path
+    raise GitUnknown("it is no git repository")
+
+
 def _read_link(mark: Path, folder: Path) -> Path:
     line = _read(mark)
     if not line.startswith("gitdir: "):

@@ -17,6 +17,7 @@ import attrs
 
 from hostsvc.git.command import Git, GitUnknown, paths, text
 from hostsvc.git.places import Place, find_place
+from hostsvc.git.worktree import read_head
 
 SHOWN: Final = 5
 """Paths named with a reason; the number is always told."""
@@ -69,13 +70,15 @@ async def _check(git: Git, place: Place, depth: int) -> Risk:
     await _confirm_place(git, place)
     reasons = [*_look_into(place)]
     overrides = await _disarm_filters(git, place.folder)
-    head, branch = await _read_head(git, place.folder)
+    head, branch = await read_head(git, place.folder)
     checks: Sequence[Callable[[], Awaitable[list[Reason]]]] = (
         lambda: _check_status(git, place.folder, overrides),
         lambda: _check_hidden(git, place.folder),
         lambda: _check_commits(git, place.folder, head, branch),
         lambda: _check_submodules(git, place.folder, depth),
     )
+    if not place.is_linked:
+        checks = (*checks, lambda: _check_repository(git, place))
     for check in checks:
         reasons += await check()
     return Risk(reasons=tuple(reasons), head=head, branch=branch)
@@ -116,16 +119,6 @@ async def _disarm_filters(git: Git, folder: Path) -> list[str]:
         for driver in sorted(drivers)
         for key in ("clean=", "process=", "smudge=", "required=false")
     ]
-
-
-async def _read_head(git: Git, folder: Path) -> tuple[str | None, str | None]:
-    """Return the commit and the branch, each None when there is none."""
-    branch = None
-    if await git.test(str(folder), "symbolic-ref", "--quiet", "HEAD"):
-        branch = text(await git.run(str(folder), "symbolic-ref", "HEAD"))
-    if not await git.test(str(folder), "rev-parse", "--verify", "--quiet", "HEAD^{commit}"):
-        return None, branch
-    return text(await git.run(str(folder), "rev-parse", "--verify", "HEAD^{commit}")), branch
 
 
 async def _check_status(git: Git, folder: Path, overrides: list[str]) -> list[Reason]:
@@ -189,6 +182,19 @@ async def _check_commits(git: Git, folder: Path, head: str | None, branch: str |
     if missing := await _count(git, folder, head, *others, "--branches", "--tags"):
         return [Reason(code="unmerged", text=f"{missing} commits are on no other branch; there is no remote")]
     return []
+
+
+async def _check_repository(git: Git, place: Place) -> list[Reason]:
+    """Find what a repository of its own has besides what is checked out: it would go with the folder."""
+    found = []
+    every = ("--exclude=refs/remotes/*", "--all")  # branches, tags, stashes, what the trash keeps
+    listed = await git.run(str(place.folder), "rev-list", "--count", *every, "--not", "--remotes")
+    others = int(text(listed))
+    if others:
+        found.append(Reason(code="repository", text=f"{others} commits of its repository are on no remote"))
+    if any((place.git_dir / "worktrees").glob("*")):
+        found.append(Reason(code="repository", text="its repository has other worktrees"))
+    return found
 
 
 async def _count(git: Git, folder: Path, head: str, *without: str) -> int:

@@ -11,8 +11,10 @@ Source: git-worktree(1), gitrepository-layout(5)
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Final
 
@@ -20,10 +22,13 @@ import attrs
 
 from hostsvc.git.command import Git, GitUnknown, text
 from hostsvc.git.places import Place, find_place
+from hostsvc.removal import remove_path
 
 KEEP_REF: Final = "refs/hostsvc/trash/"
-ADMIN: Final = ".git-admin"
-"""What a taken-out worktree's administrative directory is called, below the trash entry's own name."""
+SHORT: Final = "refs/heads/"
+"""What a branch's short name leaves out."""
+MAKING_S: Final = 600.0
+"""After this nobody is still making a worktree."""
 
 
 @attrs.frozen(kw_only=True)
@@ -33,35 +38,95 @@ class Taken:
     common_dir: str
     name: str
     """Of its administrative directory."""
+    gitdir: str
+    """What that says of where the folder is, to the letter: by it this worktree's is told from another's."""
     head: str | None
     branch: str | None
 
 
-async def add_worktree(git: Git, repository: Path, folder: Path, branch: str, start: str | None) -> Place:
-    """Check a branch out into a new folder; a branch that is not there yet is made from `start` or HEAD.
+async def find_branch(git: Git, common_dir: str, branch: str) -> bool:
+    """Tell whether a repository has a branch.
+
+    Raises:
+        ValueError: no branch can be called so.
+        GitUnknown: git could not tell.
+    """
+    if branch.startswith("-") or not await git.test(common_dir, "check-ref-format", SHORT + branch):
+        raise ValueError(f"{branch[:64]!a} is no name for a branch")
+    return await git.test(common_dir, "show-ref", "--verify", "--quiet", SHORT + branch)
+
+
+async def add_worktree(git: Git, repository: Path, folder: Path, branch: str, base: str | None) -> Place:
+    """Check a branch out into a folder that is not there or empty; with a `base` it is made at that commit.
 
     Raises:
         GitUnknown: git refused, or what it made is not a worktree.
     """
-    reference = f"refs/heads/{branch}"
-    if not await git.test(str(repository), "check-ref-format", reference):
-        raise GitUnknown(f"{branch!a} is no name for a branch")
-    is_there = await git.test(str(repository), "show-ref", "--verify", "--quiet", reference)
-    if is_there and start is not None:
-        raise GitUnknown(f"branch {branch} is there already; leave out where to start it")
-    made = [str(folder), branch] if is_there else ["-b", branch, str(folder), *([start] if start else [])]
-    await git.run(str(repository), "worktree", "add", "--quiet", *made)
+    made = [str(folder), branch] if base is None else ["-b", branch, str(folder), base]
+    try:
+        await git.run(str(repository), "worktree", "add", "--quiet", *made)
+    except GitUnknown as error:
+        text = f"git could not check out {branch!a} (is it checked out elsewhere?): {error}"
+        raise GitUnknown(text) from error
     return find_place(folder)
 
 
-async def keep_commits(git: Git, place: Place, id_: str, head: str) -> None:
+async def delete_branch(git: Git, common_dir: str, branch: str, base: str) -> bool:
+    """Delete a branch that is still where it was made, and that no worktree has; False when it is kept."""
+    if await read_commit(git, Path(common_dir), SHORT + branch) != base:
+        return False
+    if await _is_checked_out(git, common_dir, SHORT + branch):
+        return False
+    await git.run(common_dir, "update-ref", "-d", SHORT + branch, base)
+    return True
+
+
+def find_registration(common_dir: Path, folder: Path) -> Path | None:
+    """Return the administrative directory of the worktree that a repository has at a folder, there or not."""
+    for registered in sorted((common_dir / "worktrees").glob("*")):
+        try:
+            gitdir = (registered / "gitdir").read_text().rstrip("\n")
+            if os.path.normpath(registered / gitdir) == str(folder / ".git"):
+                return registered
+        except (OSError, UnicodeDecodeError):
+            continue
+    return None
+
+
+def check_idle(common_dir: Path, folder: Path) -> None:
+    """Make sure that no git is still making a worktree; one outlives a service that was killed.
+
+    Raises:
+        GitUnknown: one may be.
+    """
+    registered = find_registration(common_dir, folder)
+    if registered is None:
+        return
+    try:
+        age_s = time.time() - (registered / "locked").stat().st_mtime
+    except FileNotFoundError:
+        return
+    if age_s < MAKING_S:
+        raise GitUnknown("git may still be making it")
+
+
+def unregister_folder(common_dir: Path, folder: Path) -> bool:
+    """Remove the registration that git has begun for a folder which is gone; False when there is none."""
+    registered = find_registration(common_dir, folder)
+    if registered is None or os.path.lexists(folder / ".git"):
+        return False
+    remove_path(registered)
+    return True
+
+
+async def keep_commits(git: Git, common_dir: str, id_: str, head: str) -> None:
     """Let a ref of ours hold a commit, so that no gc takes what a trashed worktree alone may have."""
-    await git.run(str(place.common_dir), "update-ref", KEEP_REF + id_, head)
+    await git.run(common_dir, "update-ref", KEEP_REF + id_, head)
 
 
-async def drop_commits(git: Git, common_dir: Path, id_: str) -> None:
+async def drop_commits(git: Git, common_dir: str, id_: str) -> None:
     """Let go of them: the trash entry is purged."""
-    await git.run(str(common_dir), "update-ref", "-d", KEEP_REF + id_)
+    await git.run(common_dir, "update-ref", "-d", KEEP_REF + id_)
 
 
 async def read_taken(git: Git, place: Place) -> Taken:
@@ -72,67 +137,129 @@ async def read_taken(git: Git, place: Place) -> Taken:
     """
     if not place.is_linked or place.git_dir.parent != place.common_dir / "worktrees":
         raise GitUnknown("it is its repository's own folder, not a worktree beside it")
+    try:
+        gitdir = (place.git_dir / "gitdir").read_text().rstrip("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise GitUnknown(f"its registration cannot be read: {type(error).__name__}") from error
+    head, branch = await read_head(git, place.folder)
+    return Taken(
+        common_dir=str(place.common_dir), name=place.git_dir.name, gitdir=gitdir, head=head, branch=branch
+    )
+
+
+async def read_head(git: Git, folder: Path) -> tuple[str | None, str | None]:
+    """Return the commit and the branch, each None when there is none."""
     branch = None
-    if await git.test(str(place.folder), "symbolic-ref", "--quiet", "HEAD"):
-        branch = text(await git.run(str(place.folder), "symbolic-ref", "HEAD"))
-    head = None
-    if await git.test(str(place.folder), "rev-parse", "--verify", "--quiet", "HEAD^{commit}"):
-        head = text(await git.run(str(place.folder), "rev-parse", "--verify", "HEAD^{commit}"))
-    return Taken(common_dir=str(place.common_dir), name=place.git_dir.name, head=head, branch=branch)
+    if await git.test(str(folder), "symbolic-ref", "--quiet", "HEAD"):
+        branch = text(await git.run(str(folder), "symbolic-ref", "HEAD"))
+    return await read_commit(git, folder, "HEAD"), branch
 
 
-def unregister(taken: Taken, folder: Path, admin: Path) -> bool:
-    """Move one worktree's administrative directory away; False when that was done before.
+async def read_commit(git: Git, folder: Path, name: str) -> str | None:
+    """Return the commit that a name stands for; None when it stands for none."""
+    if not await git.test(str(folder), "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"):
+        return None
+    return text(await git.run(str(folder), "rev-parse", "--verify", f"{name}^{{commit}}"))
+
+
+def unregister(taken: Taken, admin: Path) -> bool:
+    """Move one worktree's administrative directory away; False when it is not registered (any more).
 
     Args:
-        taken: Which one.
-        folder: Where its folder is, or was.
+        taken: Which one. Another that has its name by now is left alone.
         admin: Where to.
 
     Raises:
-        GitUnknown: another folder is registered under that name by now; it is left alone.
+        OSError: it cannot be moved.
     """
     registered = Path(taken.common_dir) / "worktrees" / taken.name
-    if not os.path.lexists(registered):
+    try:
+        if (registered / "gitdir").read_text().rstrip("\n") != taken.gitdir:
+            return False
+    except FileNotFoundError:
         return False
-    if (registered / "gitdir").read_text().strip() != str(folder / ".git"):
-        raise GitUnknown(f"{registered} is another worktree's by now")
     _move(registered, admin)
     return True
 
 
 def register(taken: Taken, folder: Path, admin: Path) -> None:
-    """Put a worktree's administrative directory back, under a name of its own, and link both ways.
+    """Put a worktree's administrative directory back, under another name if its own was given away.
+
+    Its folder has to be back where it was. Done already when `admin` is not there and both links agree.
 
     Raises:
-        GitUnknown: its repository is gone.
+        GitUnknown: it cannot be put back; nothing was changed.
+        OSError: it cannot be moved.
     """
+    if not os.path.lexists(admin):
+        find_place(folder)
+        return
+    check_repository(taken)
     worktrees = Path(taken.common_dir) / "worktrees"
-    if not Path(taken.common_dir).is_dir():
-        raise GitUnknown(f"its repository {taken.common_dir} is gone")
     worktrees.mkdir(exist_ok=True)
-    registered = worktrees / taken.name
-    count = 1
-    while os.path.lexists(registered):
-        registered = worktrees / f"{taken.name}{count}"
-        count += 1
-    _move(admin, registered)
-    (registered / "gitdir").write_text(f"{folder}/.git\n")
-    (folder / ".git").write_text(f"gitdir: {registered}\n")
+    name, count = taken.name, 1
+    while os.path.lexists(worktrees / name):
+        name, count = f"{taken.name}{count}", count + 1
+    if name != taken.name:
+        if os.path.lexists(admin / "modules"):  # they say where it is, relative to themselves
+            raise GitUnknown(f"another worktree is called {taken.name} by now, and this one has submodules")
+        (folder / ".git").write_text(f"gitdir: {worktrees / name}\n")
+    _move(admin, worktrees / name)
 
 
-async def branch_is_free(git: Git, taken: Taken) -> bool:
-    """Tell whether no other worktree has its branch checked out by now."""
-    listed = await git.run(taken.common_dir, "worktree", "list", "--porcelain", "-z")
-    return taken.branch is None or f"branch {taken.branch}".encode() not in listed.split(b"\0")
+def check_repository(taken: Taken) -> None:
+    """Make sure that there is something to put it back into.
+
+    Raises:
+        GitUnknown: there is not.
+    """
+    if not Path(taken.common_dir, "objects").is_dir():
+        raise GitUnknown(f"its repository {taken.common_dir} is gone")
+
+
+async def check_branch(git: Git, taken: Taken) -> bool:
+    """Tell whether its branch is still where it was, and in no other worktree by now."""
+    if taken.branch is None:
+        return True
+    if await read_commit(git, Path(taken.common_dir), taken.branch) != taken.head:
+        return False
+    return not await _is_checked_out(git, taken.common_dir, taken.branch)
+
+
+async def _is_checked_out(git: Git, common_dir: str, reference: str) -> bool:
+    listed = await git.run(common_dir, "worktree", "list", "--porcelain", "-z")
+    return f"branch {reference}".encode() in listed.split(b"\0")
+
+
+def detach(taken: Taken, admin: Path) -> None:
+    """Let a worktree that is out of its repository be at its commit, without its branch."""
+    if taken.head is not None and os.path.lexists(admin):
+        draft = admin / "HEAD.draft"
+        draft.write_text(taken.head + "\n")
+        os.rename(draft, admin / "HEAD")
+
+
+def is_on_branch(taken: Taken, folder: Path) -> bool:
+    """Tell whether a worktree that was put back has the branch that it had."""
+    if taken.branch is None:
+        return True
+    return (find_place(folder).git_dir / "HEAD").read_text() == f"ref: {taken.branch}\n"
 
 
 def _move(source: Path, target: Path) -> None:
     try:
         os.rename(source, target)
-    except OSError:  # the repository is on another device than the trash
-        draft = target.with_name(f".{target.name}.draft")
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        _carry(source, target)
+
+
+def _carry(source: Path, target: Path) -> None:
+    """Move to another device: the target is there whole before the source goes."""
+    if not os.path.lexists(target):
+        draft = target.parent / f".{target.name}.draft"
         shutil.rmtree(draft, ignore_errors=True)
         shutil.copytree(source, draft, symlinks=True)
         os.rename(draft, target)
-        shutil.rmtree(source)
+    remove_path(source)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 
 from hostsvc import shapes
-from hostsvc.kinds import COMMAND, OWN_LABELS, TEXT
+from hostsvc.kinds import COMMAND, CREDENTIAL, ENTRY, OWN_LABELS, TEXT
 from hostsvc.messages.declare import TEARDOWN, WHICH, WHICH_GENERATION, method
 from ptyd.protocol.errors import Code
 from ptyd.protocol.fields import spec
@@ -35,6 +35,20 @@ class WorkspaceCreate:
     path: str | None = attrs.field(
         default=None, metadata=spec(TEXT, "adopt this folder; it is never removed", "make one")
     )
+    repository: str | None = attrs.field(
+        default=None, metadata=spec(TEXT, "make its folder a worktree of this one", "a plain folder")
+    )
+    branch: str | None = attrs.field(
+        default=None, metadata=spec(TEXT, "one that is there, or is to be made", "what the folder is called")
+    )
+    start: str | None = attrs.field(
+        default=None, metadata=spec(TEXT, "the commit that a new branch is made at", "HEAD")
+    )
+    credential: bytes | None = attrs.field(
+        default=None,
+        repr=False,
+        metadata=spec(CREDENTIAL, "content of its credential helper; never told again", "none"),
+    )
     labels: dict[str, str] = attrs.field(
         factory=dict, metadata=spec(OWN_LABELS, "for selecting it", "no labels")
     )
@@ -42,6 +56,7 @@ class WorkspaceCreate:
         default=None, metadata=spec(COMMAND, "a command to run in it before it is deleted", "nothing")
     )
     is_protected: bool = attrs.field(default=False, metadata=spec(BOOL, "refuse to delete it"))
+    is_ephemeral: bool = attrs.field(default=False, metadata=spec(BOOL, "it goes with its run"))
 
 
 @method("workspace.list", shapes.WorkspaceListResult)
@@ -102,3 +117,26 @@ class WorkspaceDelete:
         default=False, metadata=spec(BOOL, "without its teardown command; not part of force")
     )
     dry_run: bool = attrs.field(default=False, metadata=spec(BOOL, "only say what would be done"))
+
+
+@method("workspace.risk", shapes.WorkspaceRiskResult, Code.NOT_FOUND, Code.DESTROYED)
+@attrs.frozen(kw_only=True)
+class WorkspaceRisk:
+    """Find out what would be lost with a workspace's folder. Changes nothing, not a byte."""
+
+    id: str = attrs.field(metadata=spec(ID_OR_NAME, WHICH))
+
+
+@method(
+    "workspace.restore",
+    shapes.Workspace,
+    Code.NOT_FOUND,
+    Code.EXISTS,
+    Code.NAME_TAKEN,
+    Code.PATH_REFUSED,
+)
+@attrs.frozen(kw_only=True)
+class WorkspaceRestore:
+    """Make a workspace anew, in its next generation, of what is in the trash."""
+
+    id: str = attrs.field(metadata=spec(ENTRY, "an entry of the trash, or a workspace that was deleted"))

@@ -143,7 +143,8 @@ class StaleRows:
             raise Skipped("it is provisioned by now")
         if self._places.is_being_made(workspace):
             raise Skipped("somebody is at it")
-        return {"state": (await self._places.provide(workspace)).state.value}
+        settled = await self._places.settle(workspace)
+        return {"state": "taken back" if settled is None else settled.state.value}
 
 
 _PLACE = "workspace/"  # before the id of a workspace among the subjects; ids have no slash

@@ -8,7 +8,7 @@ from hostsvc.index import Index
 from hostsvc.model import Act, Action, Basis, Candidate, Keep
 from hostsvc.reaper.kinds import Findings, Look, Skipped
 from hostsvc.store import trash
-from hostsvc.workspaces import Workspaces
+from hostsvc.trashcan import TrashCan
 from ptyd.protocol.errors import Code, PtydError
 
 
@@ -17,9 +17,9 @@ class Trash:
 
     name = "trash"
 
-    def __init__(self, index: Index, places: Workspaces) -> None:
+    def __init__(self, index: Index, can: TrashCan) -> None:
         self._index = index
-        self._places = places
+        self._can = can
 
     async def find(self, look: Look) -> Findings:
         findings = Findings(kind=self.name)
@@ -40,6 +40,6 @@ class Trash:
         )
         if entry is None:
             raise Skipped("it is not due any more")
-        if (error := await self._places.purge(entry)) is not None:
+        if (error := await self._can.purge(entry)) is not None:
             raise PtydError(Code.BUSY, error)
         return {"purged": entry["trash_path"]}

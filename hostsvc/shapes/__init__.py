@@ -9,8 +9,14 @@ from hostsvc.shapes.common import HelloResult
 from hostsvc.shapes.runs import Run, RunEndResult, RunListResult
 from hostsvc.shapes.sagas import Saga, SagaGetResult, SagaListResult
 from hostsvc.shapes.sessions import Foreign, SessionAdoptResult, SessionListResult, SessionRow
+from hostsvc.shapes.trash import TrashEntry, TrashListResult
 from hostsvc.shapes.upkeep import HEALTH, PASS_STATES, HealthResult, Pass, PassesResult
-from hostsvc.shapes.workspaces import Workspace, WorkspaceDeleteResult, WorkspaceListResult
+from hostsvc.shapes.workspaces import (
+    Workspace,
+    WorkspaceDeleteResult,
+    WorkspaceListResult,
+    WorkspaceRiskResult,
+)
 
 SHAPES: Final[dict[str, type]] = {
     "workspace": Workspace,
@@ -19,6 +25,7 @@ SHAPES: Final[dict[str, type]] = {
     "saga": Saga,
     "run": Run,
     "pass": Pass,
+    "entry": TrashEntry,
 }
 """Those that other results hold, as protocol.md calls them."""
 
@@ -40,7 +47,10 @@ __all__ = [
     "SessionAdoptResult",
     "SessionListResult",
     "SessionRow",
+    "TrashEntry",
+    "TrashListResult",
     "Workspace",
     "WorkspaceDeleteResult",
     "WorkspaceListResult",
+    "WorkspaceRiskResult",
 ]

@@ -39,6 +39,13 @@ class Workspace:
         default=None, metadata=spec(STRINGS, "the command that runs before its sessions are ended")
     )
     is_protected: bool = attrs.field(metadata=spec(BOOL, "it cannot be deleted"))
+    is_ephemeral: bool = attrs.field(metadata=spec(BOOL, "it goes with its run"))
+    repository: str | None = attrs.field(
+        default=None, metadata=spec(ANY_STRING, "whose worktree its folder is; nil for a plain one")
+    )
+    branch: str | None = attrs.field(
+        default=None, metadata=spec(ANY_STRING, "the branch it was made or adopted with")
+    )
     sessions: int = attrs.field(metadata=spec(COUNT, "how many of its sessions are not over"))
     created_at_ms: int = attrs.field(metadata=spec(COUNT, "when, since the epoch"))
     deleted_at_ms: int | None = attrs.field(default=None, metadata=spec(COUNT, "when it was gone"))
@@ -63,10 +70,23 @@ class WorkspaceDeleteResult:
     )
     state: str = attrs.field(
         metadata=spec(
-            choice("deleted", "deleting", "planned"), "`deleting` when a step has to be tried again"
+            choice("deleted", "deleting", "partial", "planned"),
+            "`deleting` when a step has to be tried again, `partial` when only its folder is left",
         )
     )
     warnings: list[str] = attrs.field(metadata=spec(STRINGS, "what went wrong and did not stop it"))
     plan: list[dict[str, Any]] | None = attrs.field(
         default=None, metadata=spec(array(ANY_MAP), "of a dry run: `step`, `text`, `subjects`")
     )
+
+
+@attrs.frozen(kw_only=True)
+class WorkspaceRiskResult:
+    """What would be lost with a workspace's folder."""
+
+    safe: bool = attrs.field(metadata=spec(BOOL, "nothing, as far as can be told"))
+    reasons: list[dict[str, str]] = attrs.field(
+        metadata=spec(array(ANY_MAP), "why not: `code`, see Work at risk, and `text`")
+    )
+    head: str | None = attrs.field(default=None, metadata=spec(ANY_STRING, "the commit that is checked out"))
+    branch: str | None = attrs.field(default=None, metadata=spec(ANY_STRING, "the branch, if it is on one"))

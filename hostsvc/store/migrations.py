@@ -168,6 +168,7 @@ ON_DISK: Final = """
 ALTER TABLE workspaces ADD COLUMN common_dir TEXT;
 ALTER TABLE workspaces ADD COLUMN branch TEXT;
 ALTER TABLE workspaces ADD COLUMN is_ephemeral INTEGER NOT NULL DEFAULT 0 CHECK (is_ephemeral IN (0, 1));
+ALTER TABLE workspaces ADD COLUMN plan TEXT;
 
 CREATE TABLE paths (
     path TEXT NOT NULL,
@@ -182,6 +183,8 @@ CREATE TABLE paths (
 
 ALTER TABLE trash ADD COLUMN manifest TEXT NOT NULL DEFAULT '{}';
 ALTER TABLE trash ADD COLUMN restored_at_ms INTEGER;
+ALTER TABLE trash ADD COLUMN restored_as TEXT;
+ALTER TABLE trash ADD COLUMN restored_generation INTEGER;
 
 CREATE TABLE runs (
     id TEXT PRIMARY KEY,

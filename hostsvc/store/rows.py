@@ -42,6 +42,7 @@ def workspace(raw: Raw) -> Workspace:
             "is_ours": bool(raw["is_ours"]),
             "is_protected": bool(raw["is_protected"]),
             "is_ephemeral": bool(raw["is_ephemeral"]),
+            "plan": from_json(raw["plan"]),
         }
     )
 

@@ -8,8 +8,9 @@ from typing import Any
 from sqlite_utils import Database
 
 from hostsvc.model import Workspace
+from hostsvc.owned import PathRole
 from hostsvc.states import WorkspaceState
-from hostsvc.store import audit, rows
+from hostsvc.store import audit, paths, rows, trash
 from hostsvc.store.rows import from_json, to_json
 
 
@@ -93,8 +94,13 @@ def insert(
     teardown: Sequence[str] | None,
     is_protected: bool,
     now_ms: int,
+    is_ephemeral: bool = False,
+    common_dir: str | None = None,
+    branch: str | None = None,
+    plan: Mapping[str, Any] | None = None,
+    made: Mapping[PathRole, str] | None = None,
 ) -> Workspace:
-    """Write the row of a workspace whose folder is not there yet.
+    """Write the row of a workspace whose paths are not there yet, and that those to be `made` are its own.
 
     Raises:
         Taken: by a living one.
@@ -108,7 +114,8 @@ def insert(
     db.execute("DELETE FROM workspaces WHERE id = ? AND state = 'deleted'", [id_])
     db.execute(
         "INSERT INTO workspaces (id, generation, name, path, is_ours, state, labels, teardown, is_protected,"
-        " created_at_ms) VALUES (?, ?, ?, ?, ?, 'provisioning', ?, ?, ?, ?)",
+        " is_ephemeral, common_dir, branch, plan, created_at_ms)"
+        " VALUES (?, ?, ?, ?, ?, 'provisioning', ?, ?, ?, ?, ?, ?, ?, ?)",
         [
             id_,
             generation,
@@ -118,6 +125,10 @@ def insert(
             to_json(dict(labels)),
             to_json(list(teardown)) if teardown else None,
             is_protected,
+            is_ephemeral,
+            common_dir,
+            branch,
+            to_json(dict(plan)) if plan else None,
             now_ms,
         ],
     )
@@ -132,6 +143,7 @@ def insert(
     )
     found = find(db, id_)
     assert found is not None
+    paths.own(db, found, made or {}, now_ms)
     return found
 
 
@@ -144,23 +156,62 @@ def _check_free(db: Database, id_: str, name: str | None, path: str) -> None:
             raise Taken(what, found[0])
 
 
-def activate(db: Database, workspace: Workspace, device: int, inode: int) -> bool:
-    """Its folder is there: it may be used. False when it is being deleted by now."""
+def activate(
+    db: Database,
+    workspace: Workspace,
+    found: Mapping[PathRole, tuple[int, int]],
+    *,
+    common_dir: str | None = None,
+    branch: str | None = None,
+) -> bool:
+    """Its paths are there: it may be used. False when it is being deleted by now."""
+    paths.identify(db, workspace, found)
     cursor = db.execute(
-        "UPDATE workspaces SET state = 'active', device = ?, inode = ?"
-        " WHERE id = ? AND generation = ? AND state = 'provisioning'",
-        [device, inode, workspace.id, workspace.generation],
+        "UPDATE workspaces SET state = 'active', plan = NULL, device = ?, inode = ?, common_dir = ?,"
+        " branch = ? WHERE id = ? AND generation = ? AND state = 'provisioning'",
+        [*found[PathRole.FOLDER], common_dir, branch, workspace.id, workspace.generation],
     )
     return cursor.rowcount == 1
 
 
+def reclaim(
+    db: Database, entry: trash.Entry, *, id_: str, made: Mapping[PathRole, str], now_ms: int
+) -> Workspace:
+    """Write the row of a workspace that comes back from the trash, with what is known of it from before.
+
+    Raises:
+        Taken: its id, name or path belongs to a living one.
+    """
+    found = find(db, id_)
+    before = (
+        found if found is not None and (found.id, found.generation) == (id_, entry["generation"]) else None
+    )
+    workspace = insert(
+        db,
+        id_=id_,
+        generation=destroyed_generation(db, "workspace", id_) + 1,
+        name=None if before is None else before.name,
+        path=entry["path"],
+        is_ours=True,
+        labels={} if before is None else before.labels,
+        teardown=None if before is None else before.teardown,
+        is_protected=False,
+        plan={"restore": entry["id"]},
+        made=made,
+        now_ms=now_ms,
+    )
+    trash.claim(db, entry["id"], workspace, now_ms)
+    return workspace
+
+
 def abandon(db: Database, workspace: Workspace, reason: str, now_ms: int) -> None:
-    """Its folder could not be made: take back the row, as nothing of it exists."""
+    """Its paths could not be made: take back the row, as nothing of it exists."""
     cursor = db.execute(
         "DELETE FROM workspaces WHERE id = ? AND generation = ? AND state = 'provisioning'",
         [workspace.id, workspace.generation],
     )
     if cursor.rowcount:
+        trash.unclaim(db, workspace)
         audit.append(
             db,
             at_ms=now_ms,

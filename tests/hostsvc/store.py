@@ -15,6 +15,7 @@ from sqlite_utils import Database
 
 from hostsvc.index import Index
 from hostsvc.model import SessionRow, Workspace
+from hostsvc.owned import PathRole
 from hostsvc.store import sessions, workspaces
 from hostsvc.store.database import FILE, close_database, open_database, writing
 from tests.hostsvc.values import BOOT, INSTANCE, NOW
@@ -73,7 +74,7 @@ def add_workspace(db: Database, id_: str = "w", **fields: Any) -> Workspace:
     }
     with writing(db):
         made = workspaces.insert(db, id_=id_, **{**plain, **fields})
-        workspaces.activate(db, made, 1, 2)
+        workspaces.activate(db, made, {PathRole.FOLDER: (1, 2)})
     found = workspaces.find(db, id_)
     assert found is not None
     return found

@@ -224,6 +224,28 @@ def test_E2_a_delete_by_id_or_by_name_is_the_same_twice(call: Checked, reference
     assert call("saga.resume", id=first["saga"]) == saga["saga"]
 
 
+def test_what_is_in_the_trash_is_told_restored_and_purged(call: Checked) -> None:
+    made = call("workspace.create", name="there", teardown=["true"], labels={"a": "b"})
+    Path(made["path"], "work").write_text("kept")
+    assert call("workspace.risk", id="there") == {"safe": True, "reasons": [], "head": None, "branch": None}
+    saga = call("workspace.delete", id="there")["saga"]
+    [entry] = [one for one in call("trash.list")["entries"] if one["workspace_id"] == made["id"]]
+    assert (entry["id"], entry["kind"], entry["path"]) == (saga, "folder", made["path"])
+    assert (entry["size_bytes"], entry["who"]) == (4, "workspace.delete")
+    back = call("workspace.restore", id=saga)
+    same = ("id", "name", "path", "labels", "teardown", "is_ours", "state")
+    assert {name: back[name] for name in same} == {name: made[name] for name in same}
+    assert back["generation"] == 2
+    assert Path(back["path"], "work").read_text() == "kept"
+    assert saga not in [one["id"] for one in call("trash.list")["entries"]]
+    again = call("workspace.delete", id="there")["saga"]
+    assert call("trash.purge", id=again)["workspace_id"] == made["id"]
+    for method in ("trash.purge", "workspace.restore"):
+        assert call.code(method, id=again) == call.code(method, id=saga) == "not_found"
+    assert call.code("workspace.risk", id="there") == "destroyed"
+    assert call.code("workspace.risk", id="never") == "not_found"
+
+
 def test_E1_reading_creates_nothing_and_deleting_what_never_was_is_remembered(call: Checked) -> None:
     assert call.code("workspace.get", id="never") == "not_found"
     assert call.code("workspace.get", id="never") == "not_found"

@@ -23,6 +23,7 @@ from tests.hostsvc.commands import Cli, HostUser
 from tests.support import processes
 from tests.support.daemon import RuntimeDir
 from tests.support.host import HostService
+from tests.support.repos import Repository, git
 from tests.support.waiting import wait_until
 
 ROW_KEYS = {"id", "generation", "status", "workspace_id", "live", "kill_evidence", "attempts", "exit"}
@@ -204,7 +205,7 @@ def test_workspace_rm(cli: Cli) -> None:
     session = cli.new_session("demo")
     plan = cli.ok("workspace", "rm", "demo", "--dry-run")
     assert [line.split()[0] for line in plan.out.splitlines()] == [
-        "preflight", "seal", "teardown", "dispose", "recheck", "commit", "folder", "finish",
+        "preflight", "seal", "teardown", "dispose", "recheck", "commit", "artifacts", "folder", "finish",
     ]  # fmt: skip
     assert session in plan.out
     assert plan.err == ""
@@ -245,6 +246,67 @@ def test_workspace_rm_when_the_teardown_fails(cli: Cli) -> None:
     assert "--skip-teardown" in done.err
     assert cli.ok("--json", "workspace", "show", "demo").json["state"] == "active"
     cli.ok("workspace", "rm", "demo", "--skip-teardown")
+
+
+# --- worktrees and the trash ----------------------------------------------------------------------
+
+
+def test_a_worktree_its_risk_and_the_way_back(cli: Cli, tmp_path: Path) -> None:
+    repository = Repository(tmp_path / "r")
+    (tmp_path / "cred").write_text("#!/bin/sh\necho hunter2\n")
+    made = cli.ok(
+        "workspace", "create", "web", "--repo", str(repository.main), "--branch", "topic/web",
+        "--start", "main", "--credential", str(tmp_path / "cred"), "--ephemeral",
+    )  # fmt: skip
+    shown = cli.ok("--json", "workspace", "show", "web").json
+    folder = Path(shown["path"])
+    assert (shown["branch"], shown["is_ephemeral"]) == ("topic/web", True)
+    assert Path(f"{folder}.cred.sh").read_text().endswith("echo hunter2\n")
+    assert "on topic/web" in cli.ok("workspace", "ls").out
+    assert "hunter2" not in made.out + made.err + repr(shown)
+    git(folder, "push", "-q", "-u", "origin", "topic/web")
+    safe = cli.ok("workspace", "risk", "web")
+    assert (safe.out, "nothing of web" in safe.err) == ("", True)
+
+    (folder / "notes").write_text("x")
+    risk = cli("workspace", "risk", "web")
+    assert (risk.status, risk.out.split()) == (5, ["untracked", "untracked:", "notes"])
+    assert cli("--json", "workspace", "risk", "web").json["reasons"][0]["code"] == "untracked"
+    refused = cli("workspace", "rm", "web")
+    assert refused.status == 4
+    assert "untracked: notes" in refused.err
+    assert "--force" in refused.err
+    assert (folder / "notes").exists()
+
+    cli.ok("workspace", "rm", "web", "--force")
+    assert not folder.exists()
+    assert "topic/web" in cli.ok("trash", "ls").out
+    entry = cli.ok("-q", "trash", "ls").out.split()[-1]
+    assert cli.ok("--json", "trash", "ls").json["entries"][-1]["id"] == entry
+    back = cli.ok("workspace", "restore", "web")
+    assert back.out.strip() == shown["id"]
+    assert "on topic/web" in back.err
+    assert (folder / "notes").read_text() == "x"
+    assert cli("workspace", "restore", entry).status == 3
+
+    cli.ok("workspace", "rm", "web", "--force")
+    entry = cli.ok("-q", "trash", "ls").out.split()[-1]
+    cli.ok("trash", "purge", entry)
+    assert entry not in cli.ok("-q", "trash", "ls").out
+    gone = cli("trash", "purge", entry)
+    assert gone.status == 3
+    assert "hostsvc trash ls" in gone.err
+
+
+def test_what_cannot_be_a_worktree(cli: Cli, tmp_path: Path) -> None:
+    none = cli("workspace", "create", "web", "--repo", str(tmp_path))
+    assert none.status == 4
+    assert "no git repository" in none.err
+    assert cli("workspace", "create", "web", "--branch", "x").status == 2
+    assert cli("workspace", "create", "web", "--credential", str(tmp_path / "missing")).status == 2
+    (tmp_path / "much").write_bytes(b"x" * 70_000)
+    assert cli("workspace", "create", "web", "--credential", str(tmp_path / "much")).status == 2
+    assert cli.ok("workspace", "ls", "-q").out == ""
 
 
 # --- sessions -------------------------------------------------------------------------------------

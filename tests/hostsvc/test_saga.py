@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hostsvc.owned import OwnedPath, PathRole
 from hostsvc.saga import (
     POINT_OF_NO_RETURN,
     STEPS,
     TEXT,
     OnFailure,
     Step,
+    has_only_folder_left,
     is_past_return,
     next_step,
     on_failure,
@@ -22,7 +24,7 @@ from hostsvc.saga import (
 from tests.hostsvc.values import row, workspace
 
 PREFIXES = [STEPS[:count] for count in range(len(STEPS) + 1)]
-DESTRUCTIVE = {Step.FOLDER, Step.FINISH}
+DESTRUCTIVE = {Step.CREDENTIAL, Step.ARTIFACTS, Step.FOLDER, Step.FINISH}
 
 
 @pytest.mark.parametrize("done", PREFIXES)
@@ -56,20 +58,43 @@ def test_a_failure_compensates_before_the_point_of_no_return_and_retries_after_i
     assert is_past_return(done) == (POINT_OF_NO_RETURN in done)
 
 
+TRIPLE = {
+    role: OwnedPath(
+        path=f"/base/w.{role}", role=role, workspace_id="w", generation=1, device=1, inode=2, created_at_ms=1
+    )
+    for role in PathRole
+}
+
+
+def test_A4_a_folder_in_the_way_holds_up_nothing_else() -> None:
+    disk = [step for step in STEPS if step in (Step.CREDENTIAL, Step.ARTIFACTS, Step.FOLDER)]
+    assert disk == [Step.CREDENTIAL, Step.ARTIFACTS, Step.FOLDER]
+    for done in PREFIXES:
+        assert has_only_folder_left(done) == (next_step(done) is Step.FOLDER)
+
+
+def test_a_plan_names_the_repository_that_a_worktree_leaves() -> None:
+    plan = plan_delete(workspace(common_dir="/src/.git"), [])
+    [line] = [line for line in plan if line.step is Step.FOLDER]
+    assert "/src/.git" in line.text
+
+
 def test_a_plan_names_what_every_step_would_do() -> None:
     rows = [row(id="b"), row(id="a"), row("exited", id="over")]
-    plan = plan_delete(workspace(teardown=("make", "clean")), rows)
+    plan = plan_delete(workspace(teardown=("make", "clean")), rows, owned=TRIPLE)
     assert [line.step for line in plan] == list(STEPS)
     subjects = {line.step: line.subjects for line in plan}
     assert subjects[Step.TEARDOWN] == ("make", "clean")
     assert subjects[Step.DISPOSE] == ("a", "b")
+    assert subjects[Step.CREDENTIAL] == ("/base/w.credential",)
+    assert subjects[Step.ARTIFACTS] == ("/base/w.artifacts",)
     assert subjects[Step.FOLDER] == ("/base/w",)
     assert all(line.text for line in plan)
     assert set(TEXT) == set(STEPS)
 
 
 def test_a_plan_leaves_out_what_has_nothing_to_do() -> None:
-    idle = {Step.TEARDOWN, Step.DISPOSE}
+    idle = {Step.TEARDOWN, Step.DISPOSE, Step.CREDENTIAL, Step.ARTIFACTS}
     assert [line.step for line in plan_delete(workspace(), [])] == [
         step for step in STEPS if step not in idle
     ]

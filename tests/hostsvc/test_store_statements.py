@@ -378,7 +378,18 @@ def test_old_passes_leave(db: Database, monkeypatch: pytest.MonkeyPatch) -> None
 def test_trash_waits_for_its_time_and_for_every_survivor(db: Database) -> None:
     workspace = add_workspace_row(db)
     for _ in range(2):  # a repeated step finds its own
-        trash.insert(db, id_="t", workspace=workspace, trash_path="/t", now_ms=NOW, purge_at_ms=NOW + 10)
+        trash.insert(
+            db,
+            id_="t",
+            workspace_id=workspace.id,
+            generation=1,
+            path="/base/w",
+            trash_path="/t",
+            identity=(1, 2),
+            manifest={"kind": "folder"},
+            now_ms=NOW,
+            purge_at_ms=NOW + 10,
+        )
     row = add_session(db)
     assert trash.find_due(db, NOW + 10) == [], "a session of it may be alive"
     end(db, row, SessionStatus.EXITED)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from hostsvc.owned import PathRole
 from hostsvc.store import sagas, workspaces
 from hostsvc.store.database import close_database, open_database, writing
 from tests.hostsvc.places import SLEEPER, editing, insert_session, is_alive, peek, serve, session, workspace
@@ -185,7 +186,7 @@ def test_a_deletion_asked_for_before_another_was_over_is_that_one(tmp_path: Path
             is_protected=False,
             now_ms=1,
         )
-        workspaces.activate(db, made, 1, 1)
+        workspaces.activate(db, made, {PathRole.FOLDER: (1, 1)})
         saga = sagas.open_saga(db, id_="first", workspace=made, **asked)
         sagas.seal(db, saga, made, 1)
         sagas.finish(db, saga, made, {}, 2)

@@ -13,8 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostsvc import tree
+from hostsvc import removal
+from hostsvc.removal import measure, purge
 from hostsvc.tree import (
+    PLACE,
     TRASH,
     Identity,
     PathRefused,
@@ -23,7 +25,6 @@ from hostsvc.tree import (
     make_folder,
     move_to_trash,
     open_base,
-    purge,
 )
 
 NOBODY = 65534
@@ -83,7 +84,8 @@ def nothing_changes(base: Base) -> Iterator[None]:
 
 BAD_NAMES = [
     "", ".", "..", "/", "/etc", "a/b", "../base-evil", "w/..", "w/", "./w", ".hidden", TRASH, "-rf", "~",
-    "a\0b", "a\nb", "\x1b[2J", "a b", "ä", "w.cred.sh", "w-artifacts", "x" * 65, "x" * 4096, "\udcff",
+    "a\0b", "a\nb", "\x1b[2J", "a b", "ä", "w.cred.sh", "w-artifacts-artifacts", "x" * 65,
+    "x" * 4096, "\udcff",
 ]  # fmt: skip
 
 
@@ -109,6 +111,12 @@ def test_A3_every_name_is_plain_or_refused(name: str) -> None:
     assert os.path.normpath(name) == name == os.path.basename(name)
     assert name.isascii()
     assert name[0] not in ".-"
+
+
+@pytest.mark.parametrize("name", ["w.cred.sh", "w-artifacts"])
+def test_A3_what_stands_beside_a_folder_names_none(name: str) -> None:
+    with pytest.raises(PathRefused):
+        check_folder_name(name)
 
 
 # --- paths that are adopted ----------------------------------------------------------------------
@@ -154,8 +162,8 @@ def test_a_parent_that_may_be_passed_but_not_listed(base: Base) -> None:
     with as_nobody(root):
         with pytest.raises(PermissionError):
             os.listdir(f"/proc/self/fd/{root}/elsewhere")
-        opened = os.open("elsewhere", tree._PLACE, dir_fd=root)
-        os.close(os.open("w", tree._PLACE, dir_fd=opened))
+        opened = os.open("elsewhere", PLACE, dir_fd=root)
+        os.close(os.open("w", PLACE, dir_fd=opened))
         os.close(opened)
     os.close(root)
 
@@ -344,8 +352,8 @@ def test_another_mount_is_refused_by_its_id(base: Base, monkeypatch: pytest.Monk
     """As above, where nobody may mount."""
     identity = base.trash()
     inner = (base.path / TRASH / "t" / "inner").stat().st_ino
-    real = tree._mount
-    monkeypatch.setattr(tree, "_mount", lambda fd: b"other" if os.fstat(fd).st_ino == inner else real(fd))
+    real = removal._mount
+    monkeypatch.setattr(removal, "_mount", lambda fd: b"other" if os.fstat(fd).st_ino == inner else real(fd))
     with nothing_changes(base):
         purge(base.fd, "t", identity)
 
@@ -353,7 +361,7 @@ def test_another_mount_is_refused_by_its_id(base: Base, monkeypatch: pytest.Monk
 def test_something_swapped_in_while_it_is_removed(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     identity = base.trash()
     folder = base.path / TRASH / "t"
-    real = tree._make_listable
+    real = removal._make_listable
 
     def swap(fd: int) -> None:
         real(fd)
@@ -361,7 +369,7 @@ def test_something_swapped_in_while_it_is_removed(base: Base, monkeypatch: pytes
             (folder / "inner").rename(folder / "moved")
             (folder / "inner").symlink_to(base.outside / "elsewhere")
 
-    monkeypatch.setattr(tree, "_make_listable", swap)
+    monkeypatch.setattr(removal, "_make_listable", swap)
     purge(base.fd, "t", identity)
     assert (base.outside / "elsewhere" / "w" / "precious").read_text() == "precious"
 
@@ -388,3 +396,42 @@ def test_what_vanishes_meanwhile_is_no_end(base: Base, monkeypatch: pytest.Monke
     assert folder.exists()
     assert purge(base.fd, "t", identity)
     assert not folder.exists()
+
+
+def test_a_tree_deeper_than_any_stack_or_number_of_descriptors(base: Base) -> None:
+    identity = base.make()
+    fd = os.open(base.path / "w", os.O_RDONLY)
+    for _ in range(5000):
+        os.mkdir("d", dir_fd=fd)
+        inner = os.open("d", os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = inner
+    os.close(fd)
+    assert move_to_trash(base.fd, "w", "t", identity)
+    assert purge(base.fd, "t", identity)
+    assert os.listdir(base.path / TRASH) == []
+
+
+def test_a_folder_that_moves_while_it_is_removed(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way up leads elsewhere: what is there is not ours to empty."""
+    identity = base.trash()
+    inner = base.path / TRASH / "t" / "inner"
+    (inner / "deep").mkdir()
+    real = os.rmdir
+
+    def move(name: str, *, dir_fd: int) -> None:
+        if name == "deep":
+            inner.rename(base.outside / "elsewhere" / "moved")
+        real(name, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "rmdir", move)
+    with pytest.raises(PathRefused):
+        purge(base.fd, "t", identity)
+    assert (base.outside / "elsewhere" / "w" / "precious").read_text() == "precious"
+
+
+def test_a_size_is_told_or_unknown(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    base.make()
+    assert measure(str(base.path / "w")) == len("work")
+    monkeypatch.setattr(removal, "MOST_MEASURED", 1)
+    assert measure(str(base.path / "w")) is None

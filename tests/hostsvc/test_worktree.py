@@ -8,17 +8,21 @@ from pathlib import Path
 import pytest
 
 from hostsvc.git.command import Git, GitUnknown
-from hostsvc.git.places import find_place
+from hostsvc.git.places import find_place, find_repository
 from hostsvc.git.risk import check_risk
 from hostsvc.git.worktree import (
     KEEP_REF,
     add_worktree,
-    branch_is_free,
+    check_branch,
+    check_idle,
+    delete_branch,
     drop_commits,
+    find_branch,
     keep_commits,
     read_taken,
     register,
     unregister,
+    unregister_folder,
 )
 from tests.support.repos import Repository, commit, git
 
@@ -34,16 +38,69 @@ def registered(repository: Repository) -> list[str]:
 
 
 async def test_a_new_and_an_existing_branch(repository: Repository, tmp_path: Path) -> None:
-    new = await add_worktree(Git(), repository.main, tmp_path / "new", "topic/a", None)
+    base = git(repository.main, "rev-parse", "HEAD")
+    new = await add_worktree(Git(), repository.main, tmp_path / "new", "topic/a", base)
     assert new.is_linked
     assert git(new.folder, "branch", "--show-current") == "topic/a"
     git(repository.main, "branch", "there")
+    (tmp_path / "old").mkdir()
     old = await add_worktree(Git(), repository.main, tmp_path / "old", "there", None)
     assert git(old.folder, "branch", "--show-current") == "there"
-    for branch, start in (("there", None), ("topic/a", "main"), ("-x", None), ("a..b", None), ("", None)):
+    for branch, start in (("there", None), ("topic/a", base)):
         with pytest.raises(GitUnknown):
             await add_worktree(Git(), repository.main, tmp_path / "no", branch, start)
     assert not (tmp_path / "no").exists()
+
+
+async def test_names_of_branches(repository: Repository) -> None:
+    common_dir = str(find_repository(repository.main))
+    assert await find_branch(Git(), common_dir, "main")
+    assert not await find_branch(Git(), common_dir, "topic/a")
+    for branch in ("-x", "a..b", "", "a b", "a.lock", "@{-1}", "a\nb"):
+        with pytest.raises(ValueError, match="no name for a branch"):
+            await find_branch(Git(), common_dir, branch)
+
+
+async def test_a_repository_around_it_does_not_count(repository: Repository, tmp_path: Path) -> None:
+    folder = repository.worktree(tmp_path / "w")
+    assert find_repository(folder) == find_repository(repository.main) == repository.main / ".git"
+    assert find_repository(repository.remote) == repository.remote
+    (repository.main / "inner").mkdir()
+    for path in (repository.main / "inner", tmp_path, tmp_path / "missing"):
+        with pytest.raises(GitUnknown):
+            find_repository(path)
+
+
+async def test_a_branch_goes_only_untouched_and_unused(repository: Repository, tmp_path: Path) -> None:
+    base, common_dir = git(repository.main, "rev-parse", "HEAD"), str(repository.main / ".git")
+    folder = repository.worktree(tmp_path / "w")
+    assert not await delete_branch(Git(), common_dir, "work", base), "it is checked out"
+    git(folder, "checkout", "-q", "--detach")
+    assert not await delete_branch(Git(), common_dir, "never", base)
+    assert not await delete_branch(Git(), common_dir, "work", "0" * 40), "somebody has committed to it"
+    assert await delete_branch(Git(), common_dir, "work", base)
+    assert not await delete_branch(Git(), common_dir, "work", base)
+
+
+async def test_a_registration_goes_only_without_its_folder(repository: Repository, tmp_path: Path) -> None:
+    common_dir = repository.main / ".git"
+    folder, other = repository.worktree(tmp_path / "w"), repository.worktree(tmp_path / "other", "other")
+    assert not unregister_folder(common_dir, folder)
+    folder.rename(tmp_path / "elsewhere")
+    assert unregister_folder(common_dir, folder)
+    assert not unregister_folder(common_dir, folder)
+    assert registered(repository) == [str(repository.main), str(other)]
+
+
+async def test_nothing_is_taken_from_a_git_at_work(repository: Repository, tmp_path: Path) -> None:
+    folder, common_dir = repository.worktree(tmp_path / "w"), repository.main / ".git"
+    check_idle(common_dir, folder)
+    locked = common_dir / "worktrees" / "w" / "locked"
+    locked.write_text("initializing")
+    with pytest.raises(GitUnknown, match="still be making"):
+        check_idle(common_dir, folder)
+    os.utime(locked, (0, 0))
+    check_idle(common_dir, folder)
 
 
 async def test_out_and_back_again_with_everything(repository: Repository, tmp_path: Path) -> None:
@@ -57,11 +114,11 @@ async def test_out_and_back_again_with_everything(repository: Repository, tmp_pa
     trash, admin = tmp_path / "t", tmp_path / "t.git"
 
     os.rename(folder, trash)
-    assert unregister(taken, folder, admin)
-    assert not unregister(taken, folder, admin)
+    assert unregister(taken, admin)
+    assert not unregister(taken, admin)
     assert registered(repository) == [str(repository.main), str(other)]
     assert git(repository.main, "branch", "--list", "work")
-    assert await branch_is_free(Git(), taken)
+    assert await check_branch(Git(), taken)
 
     os.rename(trash, folder)
     register(taken, folder, admin)
@@ -77,8 +134,7 @@ async def test_another_worktree_of_the_same_name_is_left_alone(
     taken = await read_taken(Git(), find_place(folder))
     git(repository.main, "worktree", "remove", str(folder))
     repository.worktree(tmp_path / "b" / "w", "second")
-    with pytest.raises(GitUnknown, match="another"):
-        unregister(taken, folder, tmp_path / "admin")
+    assert not unregister(taken, tmp_path / "admin")
     assert str(tmp_path / "b" / "w") in registered(repository)
 
 
@@ -89,7 +145,7 @@ async def test_B25_an_unmounted_worktree_keeps_its_registration(
     os.rename(away, tmp_path / "unmounted")
     taken = await read_taken(Git(), find_place(folder))
     os.rename(folder, tmp_path / "t")
-    unregister(taken, folder, tmp_path / "t.git")
+    unregister(taken, tmp_path / "t.git")
     assert str(away) in registered(repository)
 
 
@@ -100,14 +156,14 @@ async def test_a_ref_keeps_what_no_branch_has(repository: Repository, tmp_path: 
     place = find_place(folder)
     taken = await read_taken(Git(), place)
     assert (taken.branch, taken.head) == (None, lonely)
-    await keep_commits(Git(), place, "id1", lonely)
-    await keep_commits(Git(), place, "id1", lonely)
+    await keep_commits(Git(), taken.common_dir, "id1", lonely)
+    await keep_commits(Git(), taken.common_dir, "id1", lonely)
     os.rename(folder, tmp_path / "t")
-    unregister(taken, folder, tmp_path / "t.git")
+    unregister(taken, tmp_path / "t.git")
     git(repository.main, "reflog", "expire", "--expire=now", "--all")
     git(repository.main, "gc", "-q", "--prune=now")
     assert git(repository.main, "rev-parse", KEEP_REF + "id1") == lonely
-    await drop_commits(Git(), repository.main / ".git", "id1")
+    await drop_commits(Git(), str(repository.main / ".git"), "id1")
     assert git(repository.main, "for-each-ref", KEEP_REF) == ""
 
 
