@@ -11,7 +11,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import attrs
 
-from hostsvc.states import ENDED, RunState, SagaState, SessionStatus, WorkspaceState
+from hostsvc.states import ENDED, SagaState, SessionStatus, WorkspaceState
 
 T = TypeVar("T")
 
@@ -72,8 +72,12 @@ class Workspace:
     common_dir: str | None = None
     """The repository of which its folder is a worktree; None for a plain folder."""
     branch: str | None = None
+    run: str | None = None
+    """The run that it belongs to."""
     is_ephemeral: bool = False
     """It goes with its run."""
+    is_expendable: bool = False
+    """It does so also when work in it is at risk."""
     plan: Mapping[str, Any] | None = None
     """What its provisioning is to do, until it is done."""
     created_at_ms: int
@@ -128,24 +132,6 @@ class SessionRow:
     def is_unwanted(self) -> bool:
         """Somebody has said that it is to go."""
         return self.dispose_requested_at_ms is not None
-
-
-@attrs.frozen(kw_only=True)
-class Run:
-    """A run's row. One that is over stays: it refuses what comes late."""
-
-    id: str
-    state: RunState
-    holder_pid: int | None
-    """The process that the run is for; it is known by this, its start time and its boot."""
-    holder_start: int | None
-    boot_id: str | None
-    created_at_ms: int
-    deadline_at_ms: int | None
-    end_requested_at_ms: int | None = None
-    """When somebody asked for its end. One that was only given up, as its holder is gone, has none."""
-    ended_at_ms: int | None = None
-    last_error: str | None = None
 
 
 @attrs.frozen(kw_only=True)

@@ -32,6 +32,7 @@ from hostsvc.runs.containers import Containers
 from hostsvc.runs.lifecycle import Runs
 from hostsvc.runs.policy import RunLimits
 from hostsvc.runs.sessions import Sessions as RunSessions
+from hostsvc.runs.workspaces import Workspaces as RunWorkspaces
 from hostsvc.teardown import Teardown
 from hostsvc.workspaces import Workspaces
 from ptyd.protocol.eventlog import EventLog
@@ -89,6 +90,7 @@ class Service:
                 RunSessions(index, live, self.disposal, self.births, owner),
                 Containers("docker", index, owner),
                 Containers("podman", index, owner),
+                RunWorkspaces(index, self.places, self.deletion),
             ],
             self.events,
             now_ms,

@@ -9,7 +9,8 @@ import attrs
 
 from hostsvc import shapes
 from hostsvc.git.risk import Risk
-from hostsvc.model import LiveSession, Run, Saga, SessionRow, Workspace
+from hostsvc.model import LiveSession, Saga, SessionRow, Workspace
+from hostsvc.run import Run
 from hostsvc.saga import Planned
 from ptyd.client import Session
 
@@ -25,7 +26,9 @@ def workspace_view(workspace: Workspace, sessions: int) -> dict[str, Any]:
         "labels": dict(workspace.labels),
         "teardown": None if workspace.teardown is None else list(workspace.teardown),
         "is_protected": workspace.is_protected,
+        "run": workspace.run,
         "is_ephemeral": workspace.is_ephemeral,
+        "is_expendable": workspace.is_expendable,
         "repository": workspace.common_dir,
         "branch": workspace.branch,
         "sessions": sessions,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hostsvc import views
 from hostsvc.api.handlers import Answer, Handlers
 from hostsvc.messages import runs as asked
-from hostsvc.model import Run
+from hostsvc.run import Run
 from hostsvc.service import Service
 from hostsvc.store import runs
 

@@ -46,19 +46,36 @@ class Stopped(BaseException):
     shell_complete=complete_workspace,
     help="Where [default: a workspace of its own, which goes with it].",
 )
-def exec(settings: Settings, argv: tuple[str, ...], workspace: str | None) -> int:
+@click.option("--repo", metavar="DIR", help="Make that one a worktree of this repository.")
+@click.option("--branch", metavar="BRANCH", help="To check out in it; made if it is not there.")
+@click.option("--rm", "is_expendable", is_flag=True, help="It goes also when work in it is at risk.")
+def exec(
+    settings: Settings,
+    argv: tuple[str, ...],
+    workspace: str | None,
+    repo: str | None,
+    branch: str | None,
+    is_expendable: bool,
+) -> int:
     """Run a program as a job, and leave nothing behind.
 
     Writes what it writes, and returns its exit code, 128 + N for signal N; 5 when it succeeded and
     something of it is not proven to be gone. It gets your environment, no input, and its processes
     end with it. SIGINT, SIGTERM and SIGHUP end the job first, and then this command.
     """
+    if workspace is not None and (repo or branch or is_expendable):
+        raise click.UsageError("--repo, --branch and --rm are of a workspace of its own, without -w")
+    make = {
+        "repository": os.path.realpath(repo) if repo else None,
+        "branch": branch,
+        "is_expendable": is_expendable,
+    }
     run = secrets.token_hex(8)
     status = left = 0
     handlers = {signum: signal.getsignal(signum) for signum in SIGNALS}
     try:
         with _heeding_signals():
-            status = _work(settings, run, argv, workspace)
+            status = _work(settings, run, argv, workspace, make)
     except Stopped as stopped:
         status = stopped.status
     finally:
@@ -89,10 +106,14 @@ def _ignore_signals() -> None:
         signal.signal(signum, signal.SIG_IGN)
 
 
-def _work(settings: Settings, run: str, argv: tuple[str, ...], workspace: str | None) -> int:
+def _work(
+    settings: Settings, run: str, argv: tuple[str, ...], place: str | None, make: dict[str, Any]
+) -> int:
+    """Do the job in `place`, or in a workspace that is made as `make` says."""
     with settings.connect() as client:
         client.call("run.start", {"id": run, "holder_pid": os.getpid()})
-        place = workspace or client.call("workspace.create", {"run": run, "ephemeral": True})["id"]
+        if place is None:
+            place = client.call("workspace.create", {"run": run, "is_ephemeral": True, **make})["id"]
         asked: dict[str, Any] = {
             "workspace": place,
             "argv": list(argv),

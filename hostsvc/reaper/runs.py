@@ -12,8 +12,9 @@ import attrs
 import trio
 
 from hostsvc.index import Index
-from hostsvc.model import ABSENT, Act, Basis, Candidate, Decision, Fact, Keep, Observation, Run
+from hostsvc.model import ABSENT, Act, Basis, Candidate, Decision, Fact, Keep, Observation
 from hostsvc.reaper.kinds import Findings, Look, Skipped, subject_key
+from hostsvc.run import Run
 from hostsvc.runs.lifecycle import Runs
 from hostsvc.runs.policy import Resource, RunLimits, decide_resource, decide_run
 from hostsvc.store import passes, runs

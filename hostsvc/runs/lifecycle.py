@@ -20,7 +20,8 @@ from hostsvc.clock import NowMs
 from hostsvc.disposal import Disposal
 from hostsvc.index import Index
 from hostsvc.lanes import Lanes
-from hostsvc.model import ABSENT, Fact, Known, Run, Unknown
+from hostsvc.model import ABSENT, Fact, Known, Unknown
+from hostsvc.run import Run
 from hostsvc.runs.plugins import Plugin
 from hostsvc.runs.policy import NOBODY_NEEDED, Resource
 from hostsvc.states import RunState

@@ -19,10 +19,10 @@ from hostsvc.model import (
     Known,
     Observation,
     Observe,
-    Run,
     Unknown,
 )
 from hostsvc.policy import Limits, absence_is_believed, is_due
+from hostsvc.run import Run
 from hostsvc.states import RunState
 
 
@@ -86,9 +86,9 @@ def decide_resource(
         return Keep("foreign: it has another owner")
     if resource.is_being_born:
         return Keep("it is being born")
+    if not is_due(resource.next_attempt_at_ms, now_ms):
+        return Keep("its next attempt is not due yet")
     if run is not None and run.end_requested_at_ms is not None:
-        if not is_due(resource.next_attempt_at_ms, now_ms):
-            return Keep("its next attempt is not due yet")
         return Act(Action.END, Basis.INTENT, "its run was ended")
     why = why_given_up(run, holder, now_ms)
     if why is None:

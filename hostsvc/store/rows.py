@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from hostsvc.model import Observation, Run, Saga, SessionRow, Workspace
+from hostsvc.model import Observation, Saga, SessionRow, Workspace
+from hostsvc.run import Run
 from hostsvc.states import RunState, SagaState, SessionStatus, WorkspaceState
 
 Raw = Mapping[str, Any]
@@ -42,6 +43,7 @@ def workspace(raw: Raw) -> Workspace:
             "is_ours": bool(raw["is_ours"]),
             "is_protected": bool(raw["is_protected"]),
             "is_ephemeral": bool(raw["is_ephemeral"]),
+            "is_expendable": bool(raw["is_expendable"]),
             "plan": from_json(raw["plan"]),
         }
     )

@@ -9,7 +9,7 @@ from collections.abc import Collection
 
 from sqlite_utils import Database
 
-from hostsvc.model import Run
+from hostsvc.run import Run
 from hostsvc.states import RunState
 from hostsvc.store import audit, rows
 from hostsvc.store.rows import to_json
@@ -124,7 +124,8 @@ def finish(db: Database, id_: str, now_ms: int) -> bool:
     cursor = db.execute(
         "UPDATE runs SET state = 'ended', ended_at_ms = :now, last_error = NULL"
         " WHERE id = :id AND state = 'ending' AND NOT EXISTS"
-        " (SELECT 1 FROM sessions WHERE run = :id AND status IN ('spawning', 'active'))",
+        " (SELECT 1 FROM sessions WHERE run = :id AND status IN ('spawning', 'active'))"
+        " AND NOT EXISTS (SELECT 1 FROM workspaces WHERE run = :id AND is_ephemeral AND state <> 'deleted')",
         {"id": id_, "now": now_ms},
     )
     if cursor.rowcount:

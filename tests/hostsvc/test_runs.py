@@ -8,6 +8,7 @@ from __future__ import annotations
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,6 +33,7 @@ from tests.hostsvc.places import (
 from tests.support import processes
 from tests.support.daemon import RuntimeDir
 from tests.support.host import HostService
+from tests.support.repos import Repository
 from tests.support.waiting import wait_until
 
 RUNS = {"kinds": ["runs"]}
@@ -508,3 +510,74 @@ def test_D17_a_sweeper_that_misses_three_passes_turns_health_red(deceived: Decei
     assert health["status"] == "red"
     assert host.run("health").returncode == 1
     liar.lies.clear()
+
+
+# -- workspaces of a run ---------------------------------------------------------------------------
+
+
+def dirty(host: HostService, tmp_path: Path, **params: Any) -> dict[str, Any]:
+    """A worktree of a run, with a file that is nowhere else."""
+    repository = Repository(tmp_path / f"of-{params['id']}").main
+    made = workspace(host, repository=str(repository), branch=params["id"], is_ephemeral=True, **params)
+    Path(made["path"], "work").write_text("of hours")
+    return made
+
+
+def test_an_ephemeral_workspace_goes_with_its_run(served: HostService, tmp_path: Path) -> None:
+    host = served
+    host.call("run.start", id="places")
+    plain = workspace(host, id="plain", run="places", is_ephemeral=True, credential=b"secret")
+    kept = workspace(host, id="kept", run="places")
+    others = workspace(host, id="others", is_ephemeral=True)
+    row = session(host, "plain")
+    assert (plain["run"], plain["is_expendable"]) == ("places", False)
+    answer = host.call("run.end", id="places")
+    assert (answer["state"], answer["ended"], answer["run"]["state"]) == ("complete", 1, "ended")
+    assert not is_alive(row), "what runs in it goes with it, of the run or not"
+    assert not list(host.base_dir.glob("plain*")), "its folder, its credential and its artifacts"
+    for one in (kept, others):
+        assert Path(one["path"]).is_dir()
+        assert host.call("workspace.get", id=one["id"])["state"] == "active"
+        host.call("workspace.delete", id=one["id"])
+    assert host.error("workspace.create", run="places").code == "destroyed"
+    assert host.error("workspace.create", run="no-such-run").code == "not_found"
+
+
+def test_work_at_risk_keeps_a_workspace_and_its_run(served: HostService, tmp_path: Path) -> None:
+    host = served
+    host.call("run.start", id="risky")
+    made = dirty(host, tmp_path, id="risky-place", run="risky")
+    answer = host.call("run.end", id="risky")
+    assert (answer["state"], answer["run"]["state"]) == ("partial", "ending")
+    assert "workspaces/risky-place: at_risk" in answer["warnings"][0]
+    assert Path(made["path"], "work").read_text() == "of hours"
+    again = reap(host, **RUNS)
+    assert (again["state"], acts(again)) == ("partial", {"workspaces/risky-place": "end failed"})
+    Path(made["path"], "work").unlink()
+    assert host.call("run.end", id="risky")["state"] == "complete"
+    assert not Path(made["path"]).exists()
+
+
+def test_an_expendable_one_goes_with_what_is_in_it(served: HostService, tmp_path: Path) -> None:
+    host = served
+    host.call("run.start", id="careless")
+    made = dirty(host, tmp_path, id="careless-place", run="careless", is_expendable=True)
+    assert host.call("run.end", id="careless")["state"] == "complete"
+    assert not Path(made["path"]).exists()
+    restored = host.call("workspace.restore", id="careless-place")
+    assert Path(restored["path"], "work").read_text() == "of hours", "to the trash, as ever"
+    assert (restored["run"], restored["is_ephemeral"]) == (None, False)
+    host.call("workspace.delete", id="careless-place", force=True)
+
+
+def test_D6_a_workspace_of_a_run_that_nobody_holds(host: HostService, holder: Holder, tmp_path: Path) -> None:
+    serve(host, **SOON)
+    host.call("run.start", id="held", holder_pid=holder.pid)
+    clean = workspace(host, id="clean", run="held", is_ephemeral=True)
+    risky = dirty(host, tmp_path, id="risky", run="held")
+    reap(host, **RUNS)
+    die(holder)
+    reap_until(host, "workspaces/clean", "end done", **RUNS)
+    assert not Path(clean["path"]).exists()
+    assert Path(risky["path"], "work").read_text() == "of hours"
+    assert state(host, "held") == "ending"

@@ -16,10 +16,11 @@ from typing import Any, Final
 import pytest
 
 from tests.hostsvc.commands import Cli
-from tests.hostsvc.places import acts, peek, reap, reap_until, serve, session, workspace
+from tests.hostsvc.places import peek, reap, reap_until, serve, session, workspace
 from tests.support import processes
 from tests.support.daemon import RuntimeDir
 from tests.support.host import HostService
+from tests.support.repos import Repository
 from tests.support.waiting import wait_until
 
 README: Final = (Path(__file__).parents[2] / "README.md").read_text()
@@ -162,6 +163,43 @@ def test_a_job_returns_what_its_program_does(
     assert run["state"] == "ended"
 
 
+def triples(host: HostService) -> list[str]:
+    """Everything below the base directory that is not in the trash."""
+    return sorted(
+        one.name for one in host.base_dir.iterdir() if one.name not in (".trash", "w", "w-artifacts")
+    )
+
+
+def test_a_job_has_a_workspace_of_its_own(served: HostService, tmp_path: Path) -> None:
+    before = triples(served)
+    process = job(served, "sh", "-c", "pwd; ls -d ../*-artifacts; touch $HOSTSVC_ARTIFACTS/a", place=None)
+    wrote, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert wrote.startswith(str(served.base_dir))
+    assert "-artifacts" in wrote
+    assert triples(served) == before
+
+
+def test_a_job_on_a_branch_loses_no_work(served: HostService, tmp_path: Path) -> None:
+    """Work at risk keeps its workspace, and says so; with --rm it goes to the trash all the same."""
+    repository = str(Repository(tmp_path / "r").main)
+    of_repository = ["run", "exec", "--repo", repository, "--branch"]
+    before = triples(served)
+    clean = served.run(*of_repository, "clean", "git", "status", "--short")
+    assert (clean.returncode, clean.stdout) == (0, ""), clean
+    assert triples(served) == before
+    risky = served.run(*of_repository, "risky", "touch", "work")
+    assert risky.returncode == 5, risky
+    assert "at_risk" in risky.stderr
+    [made] = [one for one in served.call("workspace.list")["workspaces"] if one["branch"] == "risky"]
+    assert Path(made["path"], "work").exists()
+    assert served.run(*of_repository, "gone", "--rm", "touch", "work").returncode == 0
+    served.call("workspace.delete", id=made["id"], force=True)
+    assert served.call("run.end", id=made["run"])["state"] == "complete"
+    assert triples(served) == before
+    assert served.run("run", "exec", "-w", "w", "--rm", "true").returncode == 2
+
+
 def test_a_job_whose_reader_has_seen_enough(served: HostService) -> None:
     with job(served, "sh", "-c", "while :; do echo more; done") as process:
         assert process.stdout is not None
@@ -175,29 +213,34 @@ def test_a_job_whose_reader_has_seen_enough(served: HostService) -> None:
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_A14_a_signal_ends_the_job_before_the_command(served: HostService, signum: signal.Signals) -> None:
     host = served
-    with stubborn(host) as (process, pids, run):
+    before = triples(host)
+    with stubborn(host, place=None) as (process, pids, run):
+        assert len(triples(host)) == len(before) + 2, "a folder and its artifacts"
         process.send_signal(signum)
         process.send_signal(signum)  # twice is once: the end is not cut short
         assert process.wait(60) == 128 + signum
         assert not any(map(processes.alive, pids))
         assert host.call("run.get", id=run)["state"] == "ended"
+        assert triples(host) == before
 
 
 def test_A11_a_job_that_was_killed_is_swept_after_the_age_and_not_before(host: HostService) -> None:
     serve(host, HOSTSVC_RUN_AGE_S="3")
-    workspace(host, id="w")
-    with stubborn(host) as (process, pids, run):
+    with stubborn(host, place=None) as (process, pids, run):
         for _ in range(3):
             assert reap(host, **RUNS)["acts"] == []
         process.kill()
         process.wait()
         assert reap(host, **RUNS)["acts"] == []
         assert all(map(processes.alive, pids))
+        assert len(triples(host)) == 2
         [row] = peek(host, "SELECT id, created_at_ms FROM sessions WHERE run = ?", run)
         done = reap_until(host, f"sessions/{row['id']}", "end done", **RUNS)
         assert done["started_at_ms"] - row["created_at_ms"] >= 3000
         assert not any(map(processes.alive, pids))
-        assert acts(reap(host, **RUNS)) == {f"run/{run}": "settle done"}
+        wait_until(lambda: reap(host, **RUNS) and triples(host) == [], what="its workspace is swept too")
+        assert reap(host, **RUNS)["state"] == "ok"
+        assert host.call("run.get", id=run)["state"] == "ended"
 
 
 def test_A13_a_sweep_races_normal_ends(served: HostService) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from hostsvc.model import Run
+from hostsvc.run import Run
 from hostsvc.runs.containers import Containers
 from hostsvc.states import RunState
 from hostsvc.store import runs

@@ -17,10 +17,10 @@ from hostsvc.model import (
     Known,
     Observation,
     Observe,
-    Run,
     Unknown,
 )
 from hostsvc.policy import Limits
+from hostsvc.run import Run
 from hostsvc.runs.policy import NOBODY_NEEDED, Resource, RunLimits, decide_resource, decide_run
 from hostsvc.states import RunState
 from tests.hostsvc.values import FLOOR, NOW, OLD
