@@ -82,7 +82,7 @@ def test_a_newer_schema_is_refused_and_untouched(state: Path) -> None:
     before = (state / FILE).read_bytes()
     assert "newer hostsvc" in refusal(state)
     assert (state / FILE).read_bytes() == before
-    assert "this hostsvc knows 1" in check_file(state / FILE)[0]
+    assert f"this hostsvc knows {migrations.SCHEMA_VERSION}" in check_file(state / FILE)[0]
 
 
 def test_something_else_is_refused_and_untouched(tmp_path: Path) -> None:

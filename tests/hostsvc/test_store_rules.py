@@ -9,16 +9,17 @@ from pathlib import Path
 import pytest
 from sqlite_utils import Database
 
-from hostsvc.store import sagas, sessions
-from hostsvc.store.database import writing
+from hostsvc.store import migrations, sagas, sessions
+from hostsvc.store.database import open_database, writing
 from hostsvc.store.migrations import SCHEMA_VERSION, migrate, schema_faults
+from hostsvc.store.rows import session as read_session
 from hostsvc.store.triggers import TRIGGERS
 from tests.hostsvc.store import PROOF, add_session, add_workspace, dump, opened
 from tests.hostsvc.values import NOW
 
 EVIDENCE = '{"proof":"echild"}'
 
-ROWS = f"""
+ROWS_OF_1 = f"""
 INSERT INTO sessions (id, generation, workspace_id, origin_workspace_id, status, argv, run_id, created_at_ms,
     dispose_requested_at_ms, kill_evidence) VALUES
     ('active', 2, 'w', 'w', 'active', '[]', 'r', 1, NULL, NULL),
@@ -29,6 +30,11 @@ INSERT INTO tombstones VALUES ('workspace', 'gone', 3, 1, 1, '{{}}'), ('workspac
     ('session', 'buried', 3, 1, 1, '{{}}');
 INSERT INTO sagas (id, workspace_id, generation, state, created_at_ms, finished_at_ms) VALUES
     ('open', 'w', 1, 'open', 1, NULL), ('done', 'x', 1, 'done', 1, 2);
+"""
+ROWS = f"""{ROWS_OF_1}
+INSERT INTO runs (id, state, created_at_ms) VALUES ('open', 'open', 1), ('over', 'ended', 1);
+INSERT INTO paths (path, role, workspace_id, generation, created_at_ms)
+    VALUES ('/base/w', 'folder', 'w', 1, 1);
 INSERT INTO audit (at_ms, event, kind, subject) VALUES (1, 'e', 'session', 's'), (2, 'e', 'session', 's');
 """
 SESSION = "INSERT INTO sessions (id, generation, origin_workspace_id, status, argv, run_id, created_at_ms)"
@@ -72,6 +78,12 @@ FORBIDDEN = {
     "a workspace's generation raised in place": "UPDATE workspaces SET generation = 2 WHERE id = 'w'",
     "E6 generation of a destroyed workspace": f"{WORKSPACE} VALUES ('gone', 3, '/g', 1, 'provisioning', 1)",
     "M deleted without deleting": "UPDATE workspaces SET state = 'deleted' WHERE id = 'w'",
+    "M a run opened again": "UPDATE runs SET state = 'open' WHERE id = 'over'",
+    "M a run that ends without an intent": "UPDATE runs SET state = 'ended' WHERE id = 'open'",
+    "D5 a run forgotten": "DELETE FROM runs WHERE id = 'over'",
+    "a run replaced": "REPLACE INTO runs (id, state, created_at_ms) VALUES ('over', 'open', 2)",
+    "a path forgotten": "DELETE FROM paths WHERE path = '/base/w'",
+    "a path of an unknown role": "UPDATE paths SET role = 'other' WHERE path = '/base/w'",
     "two open sagas": f"{SAGA} VALUES ('second', 'w', 1, 'open', 1, NULL)",
     "M done is absorbing": "UPDATE sagas SET state = 'open', finished_at_ms = NULL WHERE id = 'done'",
     "done and not finished": "UPDATE sagas SET state = 'done' WHERE id = 'open'",
@@ -161,17 +173,37 @@ def test_migrations_are_idempotent(db: Database, tmp_path: Path) -> None:
     assert db.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION
 
 
-def test_an_interrupted_migration_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    from hostsvc.store import migrations
-
+def test_an_interrupted_migration_is_finished_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     db = Database(memory=True)
     with monkeypatch.context() as patch:
         patch.setattr(migrations, "create_triggers", lambda db: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             migrate(db)
-    assert "sessions" not in db.table_names()
+    assert db.execute("PRAGMA user_version").fetchone()[0] == 0, "nobody may take it for finished"
+    assert schema_faults(db)
     migrate(db)
     assert schema_faults(db) == []
+
+
+def test_an_older_schema_is_brought_up_with_all_its_rows(tmp_path: Path) -> None:
+    """What the first version wrote is there in this one, and every rule holds for it."""
+    state = tmp_path / "old"
+    state.mkdir()
+    old = Database(state / "index.db")
+    migrations.migrations.apply(old, stop_before="what_is_on_the_disk")
+    old.execute("PRAGMA user_version = 1")
+    old.conn.executescript(f"{WORKSPACE} VALUES ('w', 1, '/base/w', 1, 'active', 1); {ROWS_OF_1}")
+    before = {name: [dict(row) for row in old[name].rows] for name in ("workspaces", "sessions")}
+    old.close()
+    db = open_database(state)
+    assert schema_faults(db) == []
+    for name, rows in before.items():
+        after = list(db[name].rows)
+        assert [{key: row[key] for key in rows[0]} for row in after] == rows
+    assert [row.run for row in map(read_session, db["sessions"].rows)] == [None] * len(before["sessions"])
+    with pytest.raises(sqlite3.IntegrityError):
+        db.execute("UPDATE sessions SET status = 'active' WHERE id = 'disposed'")
+    db.close()
 
 
 def test_a_transaction_that_breaks_a_rule_leaves_nothing(db: Database, tmp_path: Path) -> None:
