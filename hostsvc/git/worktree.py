@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -156,10 +157,17 @@ async def read_head(git: Git, folder: Path) -> tuple[str | None, str | None]:
 
 
 async def read_commit(git: Git, folder: Path, name: str) -> str | None:
-    """Return the commit that a name stands for; None when it stands for none."""
+    """Return the commit that a name stands for; None when it stands for none.
+
+    Raises:
+        GitUnknown: git could not tell, or says something else.
+    """
     if not await git.test(str(folder), "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"):
         return None
-    return text(await git.run(str(folder), "rev-parse", "--verify", f"{name}^{{commit}}"))
+    found = text(await git.run(str(folder), "rev-parse", "--verify", f"{name}^{{commit}}"))
+    if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", found):
+        raise GitUnknown("what git says is no commit")
+    return found
 
 
 def unregister(taken: Taken, admin: Path) -> bool:

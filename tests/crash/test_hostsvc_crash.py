@@ -21,6 +21,7 @@ from tests.hostsvc.places import QUIET, RUDE, last_pass, peek, reap, serve, sess
 from tests.support import processes
 from tests.support.daemon import RuntimeDir
 from tests.support.host import _SERVE, HostService
+from tests.support.repos import Repository, fingerprint, git
 from tests.support.rpc import Disconnected
 from tests.support.waiting import wait_until
 
@@ -79,6 +80,7 @@ class Place:
             CRASH_NAMES=str(self.names),
             **QUIET,
         )
+        self.repository = Repository(self.runtime.base / "r")
         self.count = 0
         self.lived = 0  # how often it was not killed: the operation had fewer writes than when counted
         self.start()
@@ -112,6 +114,18 @@ class Place:
     def rows(self, workspace_id: str) -> dict[str, str]:
         rows = peek(self.host, "SELECT * FROM sessions WHERE origin_workspace_id = ?", workspace_id)
         return {row["id"]: row["status"] for row in rows}
+
+    def left(self, name: str) -> list[str]:
+        """Return what there is of a workspace: its row, its paths, its registration, its branch."""
+        base, found = self.host.base_dir, []
+        rows = peek(self.host, "SELECT * FROM workspaces WHERE id = ? AND state <> 'deleted'", name)
+        found += ["workspace"] * (bool(rows) and rows[0]["state"] == "active")
+        found += [
+            suffix for suffix in ("", "-artifacts", ".cred.sh") if os.path.lexists(base / (name + suffix))
+        ]
+        listed = git(self.repository.main, "worktree", "list", "--porcelain").splitlines()
+        found += ["registered"] * (f"worktree {base / name}" in listed)
+        return found + ["branch"] * bool(git(self.repository.main, "branch", "--list", name))
 
     def remove(self) -> None:
         self.host.stop()
@@ -183,6 +197,43 @@ def crash_delete(place: Place, point: Point) -> None:
     assert (saga["state"], saga["warnings"]) == ("done", "[]"), point
 
 
+def crash_create(place: Place, point: Point) -> None:
+    """A worktree with a credential is there whole, or nothing of it is."""
+    name = place.new_name()
+    folder = place.host.base_dir / name
+    repository = place.repository
+    asked = {"repository": str(repository.main), "credential": b"secret", "id": name}
+    place.run(point, "workspace.create", **asked)
+    if "workspace" in place.left(name):
+        assert place.left(name) == ["workspace", "", "-artifacts", ".cred.sh", "registered", "branch"], point
+        assert folder.with_name(f"{name}.cred.sh").read_bytes() == b"secret", point
+    else:
+        assert place.left(name) == [], point
+        workspace(place.host, **asked)
+    assert git(folder, "branch", "--show-current") == name
+    assert place.host.call("workspace.delete", id=name, force=True)["warnings"] == [], point
+
+
+def crash_restore(place: Place, point: Point) -> None:
+    """What was in the trash is there again, as it was; or it still can be."""
+    name = place.new_name()
+    made = workspace(place.host, id=name, repository=str(place.repository.main))
+    folder = Path(made["path"])
+    (folder / "staged").write_text("x")
+    git(folder, "add", "staged")
+    Path(f"{folder}-artifacts", "report").touch()
+    before = fingerprint(folder, Path(f"{folder}-artifacts"))
+    place.host.call("workspace.delete", id=name, force=True)
+    place.run(point, "workspace.restore", id=name)
+    if "workspace" not in place.left(name):
+        assert place.left(name) == ["branch"], point
+        place.host.call("workspace.restore", id=name)
+    assert place.left(name) == ["workspace", "", "-artifacts", "registered", "branch"], point
+    assert fingerprint(folder, Path(f"{folder}-artifacts")) == before, point
+    assert git(place.repository.main, "for-each-ref", f"refs/hostsvc/trash/{name}") == ""
+    assert place.host.call("workspace.delete", id=name, force=True)["warnings"] == [], point
+
+
 Crash = Callable[[Place, Point], None]
 
 
@@ -224,9 +275,11 @@ def test_C23_a_crash_at_every_write(guard: processes.Guard) -> None:
                 free.put(place)
 
         place = free.get()
-        counts = {crash: count_writes(place, crash) for crash in (crash_spawn, crash_dispose, crash_delete)}
+        crashes = (crash_spawn, crash_dispose, crash_delete, crash_create, crash_restore)
+        counts = {crash: count_writes(place, crash) for crash in crashes}
         free.put(place)
-        assert list(counts.values()) >= [2, 2, 15], "the wrapped write is the one that is used"
+        least = dict(zip(crashes, (2, 2, 15, 3, 2), strict=True))
+        assert all(counts[one] >= least[one] for one in crashes), "the wrapped write is the one that is used"
         points = [
             pool.submit(run, crash, Point(number, side))
             for crash, count in counts.items()
