@@ -152,7 +152,7 @@ class Live:
 
     # -- looking -----------------------------------------------------------------------------------
 
-    async def listing(self, labels: Mapping[str, str] | None = None) -> Fact[Listing]:
+    async def listing(self, *, labels: Mapping[str, str] | None = None) -> Fact[Listing]:
         """Return what ptyd lists, complete or not; only those that have all of `labels`, if any are given."""
         try:
             with trio.fail_after(LIST_DEADLINE_S):
@@ -162,11 +162,11 @@ class Live:
         except PtydError as error:
             return Unknown(f"ptyd did not list: {error}")
 
-    async def view(self, labels: Mapping[str, str] | None = None) -> Fact[LiveView]:
+    async def view(self, *, labels: Mapping[str, str] | None = None) -> Fact[LiveView]:
         """List everything, or what has all of `labels`: Known only if the list is complete."""
         for pause_s in COMPLETION_PAUSES_S:
             await trio.sleep(pause_s)
-            match await self.listing(labels):
+            match await self.listing(labels=labels):
                 case Known(listing) if listing.complete:
                     sessions = {found.key: found for found in map(live_session, listing.sessions)}
                     return Known(LiveView(instance_id=listing.instance_id, sessions=sessions))

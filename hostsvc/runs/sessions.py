@@ -35,7 +35,7 @@ class Sessions:
 
     async def find(self, run: str | None) -> Sequence[Resource]:
         labels = {OWNER_LABEL: self._owner} if run is None else {OWNER_LABEL: self._owner, RUN_LABEL: run}
-        view = _whole(await self._live.view(labels))
+        view = _whole(await self._live.view(labels=labels))
         found = [live for live in view.sessions.values() if live.is_alive and live.run is not None]
         rows = await self._index.read(sessions.find_keys, [live.key for live in found])
         return [self._resource(live, rows.get(live.key)) for live in found]
