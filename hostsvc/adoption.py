@@ -14,7 +14,15 @@ from typing import Any
 from hostsvc.births import Births
 from hostsvc.index import Index
 from hostsvc.live import Live
-from hostsvc.model import OWNER_LABEL, RESERVED_LABELS, WORKSPACE_LABEL, Known, LiveSession, Workspace
+from hostsvc.model import (
+    OWNER_LABEL,
+    RESERVED_LABELS,
+    RUN_LABEL,
+    WORKSPACE_LABEL,
+    Known,
+    LiveSession,
+    Workspace,
+)
 from hostsvc.store import sessions
 from hostsvc.store.rows import to_json
 from ptyd.client import Session
@@ -62,7 +70,7 @@ class Adoption:
         row = await self._index.read(sessions.find, *live.key)
         if row is None and not await self._index.write(sessions.insert_adopted, live, workspace.id, fields):
             raise PtydError(Code.BEING_DELETED, f"workspace {workspace.id} takes no sessions")
-        labels = {**session.labels, OWNER_LABEL: self._owner, WORKSPACE_LABEL: workspace.id}
+        labels = {**_own(session.labels), OWNER_LABEL: self._owner, WORKSPACE_LABEL: workspace.id}
         await client.update(live.id, labels=labels)
         self._events.emit("session.adopted", live.id, generation=live.generation)
 
@@ -78,4 +86,9 @@ def _fields(session: Session) -> dict[str, Any]:
 
 
 def _own(labels: Mapping[str, str]) -> dict[str, str]:
-    return {key: value for key, value in labels.items() if not key.startswith(RESERVED_LABELS)}
+    """Leave out what the lost index said of it; its run too, which nobody knows here: it would be swept."""
+    return {
+        key: value
+        for key, value in labels.items()
+        if not key.startswith(RESERVED_LABELS) and key != RUN_LABEL
+    }

@@ -17,7 +17,7 @@ from hostsvc.clock import NowMs
 from hostsvc.disposal import Disposal
 from hostsvc.index import Index
 from hostsvc.live import Live
-from hostsvc.model import OWNER_LABEL, WORKSPACE_LABEL, Key, LiveSession, SessionRow, Workspace
+from hostsvc.model import OWNER_LABEL, RUN_LABEL, WORKSPACE_LABEL, Key, LiveSession, SessionRow, Workspace
 from hostsvc.owned import PathRole
 from hostsvc.states import SessionStatus
 from hostsvc.store import paths, sessions
@@ -70,12 +70,14 @@ class Births:
         cwd: bytes | None,
         name: str | None,
         labels: Mapping[str, str],
+        run: str | None = None,
         **fields: Any,
     ) -> SessionRow:
-        """Start a session in a workspace and return its row.
+        """Start a session in a workspace, for a run if one is given, and return its row.
 
         Raises:
-            PtydError: being_deleted; ptyd's own refusals; ptyd_unreachable.
+            PtydError: being_deleted; not_found or destroyed, of the run; ptyd's own refusals;
+                ptyd_unreachable.
 
         Cancellation: waits for the answer, and ends what nobody will hear of.
         """
@@ -83,9 +85,13 @@ class Births:
         key = secrets.token_hex(10), 1
         fields["env"] = {**await self._surroundings(workspace), **(fields.get("env") or {})}
         with self.sheltered(key):
-            await self._write_row(key, workspace, instance_id, argv, cwd, name, labels)
+            await self._write_row(key, workspace, instance_id, argv, cwd, name, labels, run)
             with trio.CancelScope(shield=True):
                 owned = {**labels, OWNER_LABEL: self._owner, WORKSPACE_LABEL: workspace.id}
+                if run is not None:
+                    owned[RUN_LABEL] = run
+                    told = {"HOSTSVC_RUN": run, "HOSTSVC_OWNER": self._owner}
+                    fields["env"] = {**fields.get("env", {}), **told}
                 row = await self._spawn(
                     key,
                     argv,
@@ -113,6 +119,7 @@ class Births:
         cwd: bytes | None,
         name: str | None,
         labels: Mapping[str, str],
+        run: str | None,
     ) -> None:
         is_taken_in = await self._index.write(
             sessions.insert_spawning,
@@ -124,6 +131,7 @@ class Births:
             argv=[word.decode(errors="replace") for word in argv],
             cwd=None if cwd is None else cwd.decode(errors="replace"),
             run_id=self._run_id,
+            run=run,
             instance_id=instance_id,
             boot_id=self._boot_id,
             now_ms=self._now_ms(),
@@ -146,7 +154,7 @@ class Births:
         self._events.emit("session.created", key[0], generation=key[1])
         if row is not None and not row.is_unwanted:
             return row
-        # Somebody has deleted the workspace meanwhile: it must not be alive afterwards.
+        # Somebody has deleted the workspace, or ended the run, meanwhile: it must not be alive afterwards.
         self._under_way.discard(key)
         try:
             if row is None:
@@ -191,5 +199,5 @@ _TOLD: Final = {PathRole.ARTIFACTS: "HOSTSVC_ARTIFACTS", PathRole.CREDENTIAL: "H
 def _overtaken(key: Key) -> PtydError:
     return PtydError(
         Code.BEING_DELETED,
-        f"the end of session {key[0]} was asked for while it was started: its workspace is being deleted",
+        f"the end of session {key[0]} was asked for while it was started: its workspace or its run goes",
     )

@@ -25,12 +25,14 @@ REPEATABLE: Final = frozenset(
         "session.list",
         "saga.list",
         "saga.get",
+        "run.list",
+        "run.get",
         "passes",
         "health",
     ]
 )
 """What changes nothing. Deletions and disposals are idempotent, but whether to repeat one is the caller's."""
-LASTING: Final = frozenset(["workspace.delete", "saga.resume", "reap"])
+LASTING: Final = frozenset(["workspace.delete", "saga.resume", "run.end", "reap"])
 """As long as they take: they say how far they are by events."""
 DISPOSE_DEADLINE_S: Final = 90.0
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from hostsvc.model import RESERVED_LABELS
+from hostsvc.model import RESERVED_LABELS, RUN_LABEL
 from ptyd.protocol import limits
 from ptyd.protocol.fields import Kind, Refusal, refuse
 from ptyd.protocol.kinds import LABELS, array, data, integer, matching
 
 MAX_LISTED: Final = 100
 """Of passes or sagas in one answer: each may have hundreds of lines."""
-MAX_LABELS: Final = limits.MAX_LABELS - 2
-"""Two of ptyd's are the host service's own."""
+MAX_LABELS: Final = limits.MAX_LABELS - 3
+"""Three of ptyd's are the host service's own: its owner, its workspace, its run."""
 MAX_TEXT: Final = 4096
 MAX_CREDENTIAL_BYTES: Final = 65_536
 MAX_CLIENTS: Final = 256
@@ -34,13 +34,17 @@ def _parse_own_labels(value: object) -> dict[str, str]:
     for key in labels:
         if key.startswith(RESERVED_LABELS):
             raise Refusal(f"expected no label that begins with {RESERVED_LABELS}", key)
+        if key == RUN_LABEL:  # by hand it would bypass the check that the run still takes something
+            raise Refusal(f"expected no label {RUN_LABEL}; give the param {RUN_LABEL} in its place", key)
     if len(labels) > MAX_LABELS:
         raise Refusal(f"expected at most {MAX_LABELS} labels, got {len(labels)}")
     return labels
 
 
 OWN_LABELS: Final = Kind(
-    "{str: str}", f"at most {MAX_LABELS} labels, none beginning with `{RESERVED_LABELS}`", _parse_own_labels
+    "{str: str}",
+    f"at most {MAX_LABELS} labels, not `{RUN_LABEL}`, none beginning with `{RESERVED_LABELS}`",
+    _parse_own_labels,
 )
 _PLAIN: Final = re.compile(rf"[^\x00\ud800-\udfff]{{0,{MAX_TEXT}}}", re.DOTALL).fullmatch
 

@@ -13,12 +13,24 @@ from typing import Any, Final
 import attrs
 import trio
 
-from hostsvc.model import OWNER_LABEL, WORKSPACE_LABEL, Fact, Key, Known, LiveSession, LiveView, Unknown
+from hostsvc.model import (
+    OWNER_LABEL,
+    RUN_LABEL,
+    WORKSPACE_LABEL,
+    Fact,
+    Key,
+    Known,
+    LiveSession,
+    LiveView,
+    Unknown,
+)
 from ptyd.client import Client, Exit, Listing, PtydError, Session, open_client
 from ptyd.protocol.errors import Code
 from ptyd.protocol.results import PROOFS
 
 LIST_DEADLINE_S: Final = 10.0
+COMPLETION_PAUSES_S: Final = (0.0, 0.02, 0.05, 0.1, 0.2)
+"""Before each look: whoever is just being born makes a list incomplete, for some milliseconds."""
 KILL_DEADLINE_S: Final = 30.0
 """Two graces, ten seconds for the proof, and room for a machine that swaps."""
 SPAWN_DEADLINE_S: Final = 20.0
@@ -140,26 +152,27 @@ class Live:
 
     # -- looking -----------------------------------------------------------------------------------
 
-    async def listing(self) -> Fact[Listing]:
-        """Return what ptyd lists, complete or not."""
+    async def listing(self, *, labels: Mapping[str, str] | None = None) -> Fact[Listing]:
+        """Return what ptyd lists, complete or not; only those that have all of `labels`, if any are given."""
         try:
             with trio.fail_after(LIST_DEADLINE_S):
-                return Known(believed(await self.client().list()))
+                return Known(believed(await self.client().list(labels=labels)))
         except trio.TooSlowError:
             return Unknown(f"ptyd did not list within {LIST_DEADLINE_S:g} s")
         except PtydError as error:
             return Unknown(f"ptyd did not list: {error}")
 
-    async def view(self) -> Fact[LiveView]:
-        """List everything: Known only if the list is complete."""
-        match await self.listing():
-            case Known(listing) if listing.complete:
-                sessions = {found.key: found for found in map(live_session, listing.sessions)}
-                return Known(LiveView(instance_id=listing.instance_id, sessions=sessions))
-            case Known():
-                return Unknown("ptyd's list is not complete")
-            case unknown:
-                return Unknown(getattr(unknown, "why", "ptyd has no list"))
+    async def view(self, *, labels: Mapping[str, str] | None = None) -> Fact[LiveView]:
+        """List everything, or what has all of `labels`: Known only if the list is complete."""
+        for pause_s in COMPLETION_PAUSES_S:
+            await trio.sleep(pause_s)
+            match await self.listing(labels=labels):
+                case Known(listing) if listing.complete:
+                    sessions = {found.key: found for found in map(live_session, listing.sessions)}
+                    return Known(LiveView(instance_id=listing.instance_id, sessions=sessions))
+                case Unknown(why):
+                    return Unknown(why)
+        return Unknown("ptyd's list is not complete")
 
     async def trouble(self) -> str | None:
         """Return why ptyd cannot be used now; None when it answers."""
@@ -250,6 +263,7 @@ def live_session(session: Session) -> LiveSession:
         state=session.state,
         owner=session.labels.get(OWNER_LABEL),
         workspace_id=session.labels.get(WORKSPACE_LABEL),
+        run=session.labels.get(RUN_LABEL),
         created_at_ms=session.created_at_ms,
         ended_at_ms=session.ended_at_ms,
         proof=session.proof,

@@ -72,8 +72,12 @@ class Workspace:
     common_dir: str | None = None
     """The repository of which its folder is a worktree; None for a plain folder."""
     branch: str | None = None
+    run: str | None = None
+    """The run that it belongs to."""
     is_ephemeral: bool = False
     """It goes with its run."""
+    is_expendable: bool = False
+    """It does so also when work in it is at risk."""
     plan: Mapping[str, Any] | None = None
     """What its provisioning is to do, until it is done."""
     created_at_ms: int
@@ -173,6 +177,7 @@ class LiveSession:
     state: str
     owner: str | None
     workspace_id: str | None
+    run: str | None = None
     created_at_ms: int
     ended_at_ms: int | None = None
     proof: str | None = None

@@ -25,11 +25,17 @@ from hostsvc.reaper.base import Base
 from hostsvc.reaper.engine import Reaper, Schedule
 from hostsvc.reaper.gate import Caps
 from hostsvc.reaper.orphans import Orphans
+from hostsvc.reaper.runs import LabelledRuns
 from hostsvc.reaper.stale_rows import StaleRows
 from hostsvc.reaper.stuck_sagas import StuckSagas
 from hostsvc.reaper.trash import Trash
 from hostsvc.reaper.triples import Triples
 from hostsvc.reaper.worktrees import Worktrees
+from hostsvc.runs.containers import Containers
+from hostsvc.runs.lifecycle import Runs
+from hostsvc.runs.policy import RunLimits
+from hostsvc.runs.sessions import Sessions as RunSessions
+from hostsvc.runs.workspaces import Workspaces as RunWorkspaces
 from hostsvc.sweep import Ages
 from hostsvc.teardown import Teardown
 from hostsvc.workspaces import Workspaces
@@ -81,6 +87,18 @@ class Service:
         )
         self.follower = Follower(index, live, self.disposal)
         self.adoption = Adoption(index, live, self.births, self.events, owner=owner, run_id=self.run_id)
+        self.runs = Runs(
+            index,
+            self.disposal,
+            [
+                RunSessions(index, live, self.disposal, self.births, owner),
+                Containers("docker", index, owner),
+                Containers("podman", index, owner),
+                RunWorkspaces(index, self.places, self.deletion),
+            ],
+            self.events,
+            now_ms,
+        )
         limits = Limits(age_floor_ms=int(config.age_floor_s * 1000))
         base, can = Base(index, config.base_dir), self.places.can
         ages = Ages(
@@ -96,6 +114,9 @@ class Service:
                     index, self.disposal, self.births, self.places, limits, int(config.keep_rows_s * 1000)
                 ),
                 Orphans(index, live, self.disposal, self.births, limits, owner),
+                LabelledRuns(
+                    index, self.runs, RunLimits(age_ms=int(config.run_age_s * 1000), absence=limits)
+                ),
                 Worktrees(index, base, can, self.git, self.events, now_ms, ages),
                 Triples(index, base, can, self.events, now_ms, ages),
                 Trash(index, can),

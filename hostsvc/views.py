@@ -10,6 +10,7 @@ import attrs
 from hostsvc import shapes
 from hostsvc.git.risk import Risk
 from hostsvc.model import LiveSession, Saga, SessionRow, Workspace
+from hostsvc.run import Run
 from hostsvc.saga import Planned
 from ptyd.client import Session
 
@@ -25,7 +26,9 @@ def workspace_view(workspace: Workspace, sessions: int) -> dict[str, Any]:
         "labels": dict(workspace.labels),
         "teardown": None if workspace.teardown is None else list(workspace.teardown),
         "is_protected": workspace.is_protected,
+        "run": workspace.run,
         "is_ephemeral": workspace.is_ephemeral,
+        "is_expendable": workspace.is_expendable,
         "repository": workspace.common_dir,
         "branch": workspace.branch,
         "sessions": sessions,
@@ -45,6 +48,7 @@ def stored_view(row: SessionRow) -> dict[str, Any]:
         "name": row.name,
         "labels": dict(row.labels),
         "argv": list(row.argv),
+        "run": row.run,
         "created_at_ms": row.created_at_ms,
         "ended_at_ms": row.ended_at_ms,
         "dispose_requested_at_ms": row.dispose_requested_at_ms,
@@ -116,6 +120,20 @@ def saga_view(saga: Saga) -> dict[str, Any]:
         "warnings": list(saga.warnings),
         "created_at_ms": saga.created_at_ms,
         "finished_at_ms": saga.finished_at_ms,
+    }
+
+
+def run_view(run: Run, sessions: int) -> dict[str, Any]:
+    return {
+        "id": run.id,
+        "state": run.state.value,
+        "sessions": sessions,
+        "created_at_ms": run.created_at_ms,
+        "deadline_at_ms": run.deadline_at_ms,
+        "holder_pid": run.holder_pid,
+        "end_requested_at_ms": run.end_requested_at_ms,
+        "ended_at_ms": run.ended_at_ms,
+        "last_error": run.last_error,
     }
 
 

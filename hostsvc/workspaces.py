@@ -100,7 +100,9 @@ class Workspaces:
         labels: Mapping[str, str],
         teardown: Sequence[str] | None,
         is_protected: bool,
+        run: str | None = None,
         is_ephemeral: bool = False,
+        is_expendable: bool = False,
         repository: str | None = None,
         branch: str | None = None,
         start: str | None = None,
@@ -114,7 +116,8 @@ class Workspaces:
             credential: What its helper script has in it; never told again.
 
         Raises:
-            PtydError: path_refused; exists; name_taken; destroyed; invalid_params.
+            PtydError: path_refused; exists; name_taken; destroyed; invalid_params; not_found or being_deleted
+                of the run.
 
         Cancellation: takes back what was made.
         """
@@ -143,7 +146,9 @@ class Workspaces:
                 labels=labels,
                 teardown=teardown,
                 is_protected=is_protected,
+                run=run,
                 is_ephemeral=is_ephemeral,
+                is_expendable=is_expendable,
                 plan=plan,
                 made=made,
             )

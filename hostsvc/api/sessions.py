@@ -41,6 +41,7 @@ class Sessions:
             cwd=request.cwd,
             name=request.name,
             labels=request.labels,
+            run=request.run,
             env={name.decode(errors="surrogateescape"): text for name, text in request.env.items()},
             rows=request.rows,
             cols=request.cols,

@@ -89,6 +89,12 @@ COMMANDS: Final[dict[str, str | click.Group]] = {  # in the order of help
     "session": _group(
         "session", "Sessions in workspaces: start, list, end.", "session", "new", "ls", "attach", "dispose"
     ),
+    "run": group.Group(
+        name="run",
+        help="Runs: what belongs together, and ends together.",
+        package="hostsvc.cli",
+        commands={"start": "runs", "ls": "runs", "end": "runs", "sweep": "runs", "exec": "job"},
+    ),
     "reap": "reaper",
     "passes": "reaper",
     "saga": _group("saga", "Deletions: how far they are, and going on.", "saga", "ls", "show", "resume"),

@@ -60,6 +60,12 @@ def complete_session(
     return _items(words, incomplete)
 
 
+def complete_run(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the id of a run that is not over."""
+    found = [one for one in _ask(context, "run.list", "runs") if one["state"] != "ended"]
+    return _items([(one["id"], f"{one['sessions']} sessions") for one in found], incomplete)
+
+
 workspace_argument: Final = click.argument("workspace", shell_complete=complete_workspace)
 session_argument: Final = click.argument("session", shell_complete=complete_session)
 sessions_argument: Final = click.argument(

@@ -19,9 +19,14 @@ Pass = dict[str, Any]
 STATUSES: Final = {"ok": EXIT_OK, "partial": EXIT_PARTIAL, "refused": EXIT_REFUSED}
 COUNTS: Final = ("done", "failed", "skipped", "refused", "deferred", "planned", "observed", "kept")
 
+dry_run_option: Final = click.option("--dry-run", is_flag=True, help="Only show what would be done.")
+accept_option: Final = click.option(
+    "--accept", metavar="HASH", help="Do exactly what a refused pass has shown under this hash."
+)
+
 
 @command()
-@click.option("--dry-run", is_flag=True, help="Only show what would be done.")
+@dry_run_option
 @click.option(
     "--kind",
     "kinds",
@@ -29,7 +34,7 @@ COUNTS: Final = ("done", "failed", "skipped", "refused", "deferred", "planned", 
     multiple=True,
     help="What to look for [default: everything]; may be repeated.",
 )
-@click.option("--accept", metavar="HASH", help="Do exactly what a refused pass has shown under this hash.")
+@accept_option
 def reap(settings: Settings, dry_run: bool, kinds: tuple[str, ...], accept: str | None) -> int:
     """Run a pass of the reaper now.
 
@@ -37,6 +42,14 @@ def reap(settings: Settings, dry_run: bool, kinds: tuple[str, ...], accept: str 
     4 when the pass was refused because it looked wrong (it shows what it would have done, and the
     command that accepts exactly that), and 1 when it could not see everything.
     """
+    command = " ".join(["hostsvc reap", *(f"--kind {kind}" for kind in kinds)])
+    return run_pass(settings, command, dry_run=dry_run, kinds=kinds, accept=accept)
+
+
+def run_pass(
+    settings: Settings, command: str, *, dry_run: bool, kinds: Sequence[str], accept: str | None
+) -> int:
+    """Run a pass, show it, and return the exit status; `command` is what was typed for it."""
     asked = {"dry_run": dry_run, "kinds": list(kinds) or None, "accept": accept}
     with settings.connect() as client:
         if not dry_run:
@@ -46,7 +59,7 @@ def reap(settings: Settings, dry_run: bool, kinds: tuple[str, ...], accept: str 
         put_json(found)
     elif not settings.quiet:
         _put_pass(found)
-    _tell_trouble(found, kinds)
+    _tell_trouble(found, command)
     return STATUSES.get(found["state"], EXIT_FAILED)
 
 
@@ -64,15 +77,14 @@ def _act_row(act: dict[str, Any]) -> list[str]:
     return [act["kind"], act["subject"], act["action"], act["basis"], act["outcome"], why]
 
 
-def _tell_trouble(found: Pass, kinds: Sequence[str]) -> None:
+def _tell_trouble(found: Pass, command: str) -> None:
     for kind, error in (found["errors"] or {}).items():
         say(f"hostsvc: {kind} could not be seen: {printable(error)}")
     for refusal in found["refusals"] or ():
         say(f"hostsvc: refused: {printable(refusal)}")
     if found["state"] == "refused":
-        chosen = "".join(f" --kind {kind}" for kind in kinds)
         say("  if these are to go, this does exactly what is shown as refused:")
-        say(f"  hostsvc reap{chosen} --accept {found['plan_hash']}")
+        say(f"  {command} --accept {found['plan_hash']}")
 
 
 @command()

@@ -12,7 +12,7 @@ import click
 
 from hostsvc.cli import EXIT_OK
 from hostsvc.cli.group import NEXT_STEPS, Settings, command
-from hostsvc.cli.params import complete_workspace, session_argument, sessions_argument
+from hostsvc.cli.params import complete_run, complete_workspace, session_argument, sessions_argument
 from hostsvc.states import SessionStatus
 from ptyd.blocking import BlockingClient
 from ptyd.cli.enter import caller_env, login_shell, terminal_size
@@ -45,6 +45,9 @@ workspace_option = click.option(
 @click.option("--attach", "attaches", is_flag=True, help="Attach to it: show it on this terminal.")
 @click.option("--name", metavar="NAME", help="A name, unique among living sessions.")
 @pair_option("--label", "labels", "A label")
+@click.option(
+    "--run", metavar="RUN", shell_complete=complete_run, help="The run that it belongs to, and ends with."
+)
 @click.option("--cwd", metavar="DIR", help="Working directory [default: the workspace's folder].")
 @pair_option("--env", "env", "A variable on top of your environment")
 @click.option(
@@ -81,6 +84,7 @@ def _asked(
     argv: tuple[str, ...],
     name: str | None,
     labels: tuple[tuple[str, str], ...],
+    run: str | None,
     cwd: str | None,
     env: tuple[tuple[str, str], ...],
     size: tuple[int, int] | None,
@@ -92,6 +96,7 @@ def _asked(
         "env": caller_env() | pairs(env),
         "name": name,
         "labels": pairs(labels),
+        "run": run,
         "cwd": os.path.abspath(cwd) if cwd else None,
         "rows": rows,
         "cols": cols,

@@ -11,7 +11,7 @@ import click
 
 from hostsvc.cli import EXIT_OK, EXIT_PARTIAL, EXIT_TRY_AGAIN
 from hostsvc.cli.group import Settings, command
-from hostsvc.cli.params import complete_trash, complete_workspace, workspace_argument
+from hostsvc.cli.params import complete_run, complete_trash, complete_workspace, workspace_argument
 from hostsvc.cli.progress import describe_saga, watch
 from hostsvc.kinds import MAX_CREDENTIAL_BYTES
 from ptyd.blocking import BlockingClient
@@ -42,7 +42,9 @@ def _parse_command(text: str) -> list[str]:
     metavar="FILE",
     help="A credential helper for it, or - for standard input; unlinked with it, never shown.",
 )
+@click.option("--run", metavar="RUN", shell_complete=complete_run, help="The run that it belongs to.")
 @click.option("--ephemeral", is_flag=True, help="It goes with its run.")
+@click.option("--expendable", is_flag=True, help="It does so also when work in it is at risk.")
 @pair_option("--label", "labels", "A label")
 @click.option(
     "--teardown",
@@ -63,7 +65,9 @@ def create(
     branch: str | None,
     start: str | None,
     credential: BinaryIO | None,
+    run: str | None,
     ephemeral: bool,
+    expendable: bool,
     labels: tuple[tuple[str, str], ...],
     teardown: list[str] | None,
     protect: bool,
@@ -82,7 +86,9 @@ def create(
         "branch": branch,
         "start": start,
         "credential": credential.read(MAX_CREDENTIAL_BYTES + 1) if credential else None,
+        "run": run,
         "is_ephemeral": ephemeral,
+        "is_expendable": expendable,
         "labels": pairs(labels),
         "teardown": teardown,
         "is_protected": protect,

@@ -5,7 +5,7 @@ One module for each thing that can be asked about; importing them fills the tabl
 
 from typing import Final
 
-from hostsvc.messages import sagas, sessions, trash, upkeep, workspaces
+from hostsvc.messages import runs, sagas, sessions, trash, upkeep, workspaces
 from hostsvc.messages.declare import ERRORS, METHODS, RESULTS
 from hostsvc.messages.upkeep import KINDS
 from ptyd.protocol.messages import EventsSubscribe, Hello
@@ -14,6 +14,7 @@ LONG_ANSWERS: Final = (
     workspaces.WorkspaceList,
     sessions.SessionList,
     sagas.SagaList,
+    runs.RunList,
     upkeep.Passes,
     trash.TrashList,
 )

@@ -11,7 +11,19 @@ from hostsvc.states import SessionStatus
 from ptyd.protocol import limits
 from ptyd.protocol.errors import Code
 from ptyd.protocol.fields import spec
-from ptyd.protocol.kinds import ARGV, BOOL, CWD, DIMENSION, ENV, GENERATION, ID_OR_NAME, NAME, TOKEN, choice
+from ptyd.protocol.kinds import (
+    ARGV,
+    BOOL,
+    CWD,
+    DIMENSION,
+    ENV,
+    GENERATION,
+    ID_OR_NAME,
+    NAME,
+    SESSION_ID,
+    TOKEN,
+    choice,
+)
 
 
 @method(
@@ -50,6 +62,9 @@ class SessionCreate:
     )
     labels: dict[str, str] = attrs.field(
         factory=dict, metadata=spec(OWN_LABELS, "for selecting it", "no labels")
+    )
+    run: str | None = attrs.field(
+        default=None, metadata=spec(SESSION_ID, "the run that it belongs to, and ends with", "none")
     )
     on_leader_exit: str = attrs.field(
         default="keep", metadata=spec(choice("keep", "kill"), "what becomes of the others when it exits")

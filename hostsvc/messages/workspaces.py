@@ -19,6 +19,8 @@ from ptyd.protocol.kinds import BOOL, GENERATION, ID_OR_NAME, LABELS, NAME, NEW_
     Code.NAME_TAKEN,
     Code.DESTROYED,
     Code.PATH_REFUSED,
+    Code.NOT_FOUND,
+    Code.BEING_DELETED,
 )
 @attrs.frozen(kw_only=True)
 class WorkspaceCreate:
@@ -56,7 +58,13 @@ class WorkspaceCreate:
         default=None, metadata=spec(COMMAND, "a command to run in it before it is deleted", "nothing")
     )
     is_protected: bool = attrs.field(default=False, metadata=spec(BOOL, "refuse to delete it"))
+    run: str | None = attrs.field(
+        default=None, metadata=spec(SESSION_ID, "the run that it belongs to", "none")
+    )
     is_ephemeral: bool = attrs.field(default=False, metadata=spec(BOOL, "it goes with its run"))
+    is_expendable: bool = attrs.field(
+        default=False, metadata=spec(BOOL, "it does so also when work in it is at risk")
+    )
 
 
 @method("workspace.list", shapes.WorkspaceListResult)

@@ -187,6 +187,8 @@ class Reaper:
         for kind in kinds:
             try:
                 found[kind.name] = await kind.find(look)
+                if (trouble := found[kind.name].trouble) is not None:
+                    errors[kind.name] = trouble
             except PtydError as error:
                 errors[kind.name] = str(error)
             except Exception as error:

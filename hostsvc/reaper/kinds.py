@@ -35,6 +35,8 @@ class Findings:
     kept: Counter[str] = attrs.Factory(Counter)
     inventory: int = 0
     """How many there are in all that could be candidates."""
+    trouble: str | None = None
+    """What of it could not be seen, and why: the pass is an error, and the rest goes on."""
 
     def take(self, subject: str, generation: int, decision: Decision) -> None:
         """Enter a decision."""

@@ -6,6 +6,7 @@ The handlers build plain maps; tests hold them to these classes, and protocol.md
 from typing import Final
 
 from hostsvc.shapes.common import HelloResult
+from hostsvc.shapes.runs import Run, RunEndResult, RunListResult
 from hostsvc.shapes.sagas import Saga, SagaGetResult, SagaListResult
 from hostsvc.shapes.sessions import Foreign, SessionAdoptResult, SessionListResult, SessionRow
 from hostsvc.shapes.trash import TrashEntry, TrashListResult
@@ -22,6 +23,7 @@ SHAPES: Final[dict[str, type]] = {
     "row": SessionRow,
     "foreign": Foreign,
     "saga": Saga,
+    "run": Run,
     "pass": Pass,
     "entry": TrashEntry,
 }
@@ -36,6 +38,9 @@ __all__ = [
     "HelloResult",
     "Pass",
     "PassesResult",
+    "Run",
+    "RunEndResult",
+    "RunListResult",
     "Saga",
     "SagaGetResult",
     "SagaListResult",

@@ -39,6 +39,7 @@ class SessionRow:
     name: str | None = attrs.field(default=None, metadata=spec(NAME, "the same as in ptyd"))
     labels: dict[str, str] = attrs.field(metadata=spec(LABELS, "for selecting it"))
     argv: list[str] = attrs.field(metadata=spec(STRINGS, "what was started"))
+    run: str | None = attrs.field(default=None, metadata=spec(SESSION_ID, "the run that it belongs to"))
     created_at_ms: int = attrs.field(metadata=spec(COUNT, "when its row was written"))
     ended_at_ms: int | None = attrs.field(default=None, metadata=spec(COUNT, "when its end was entered"))
     dispose_requested_at_ms: int | None = attrs.field(

@@ -39,7 +39,11 @@ class Workspace:
         default=None, metadata=spec(STRINGS, "the command that runs before its sessions are ended")
     )
     is_protected: bool = attrs.field(metadata=spec(BOOL, "it cannot be deleted"))
+    run: str | None = attrs.field(default=None, metadata=spec(SESSION_ID, "the run that it belongs to"))
     is_ephemeral: bool = attrs.field(metadata=spec(BOOL, "it goes with its run"))
+    is_expendable: bool | None = attrs.field(
+        default=None, metadata=spec(BOOL, "it does so also when work in it is at risk")
+    )
     repository: str | None = attrs.field(
         default=None, metadata=spec(ANY_STRING, "whose worktree its folder is; nil for a plain one")
     )

@@ -169,6 +169,8 @@ ALTER TABLE workspaces ADD COLUMN common_dir TEXT;
 ALTER TABLE workspaces ADD COLUMN branch TEXT;
 ALTER TABLE workspaces ADD COLUMN is_ephemeral INTEGER NOT NULL DEFAULT 0 CHECK (is_ephemeral IN (0, 1));
 ALTER TABLE workspaces ADD COLUMN plan TEXT;
+ALTER TABLE workspaces ADD COLUMN run TEXT;
+ALTER TABLE workspaces ADD COLUMN is_expendable INTEGER NOT NULL DEFAULT 0 CHECK (is_expendable IN (0, 1));
 
 CREATE TABLE paths (
     path TEXT NOT NULL,

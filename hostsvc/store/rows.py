@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from hostsvc.model import Observation, Saga, SessionRow, Workspace
-from hostsvc.states import SagaState, SessionStatus, WorkspaceState
+from hostsvc.run import Run
+from hostsvc.states import RunState, SagaState, SessionStatus, WorkspaceState
 
 Raw = Mapping[str, Any]
 
@@ -42,6 +43,7 @@ def workspace(raw: Raw) -> Workspace:
             "is_ours": bool(raw["is_ours"]),
             "is_protected": bool(raw["is_protected"]),
             "is_ephemeral": bool(raw["is_ephemeral"]),
+            "is_expendable": bool(raw["is_expendable"]),
             "plan": from_json(raw["plan"]),
         }
     )
@@ -59,6 +61,10 @@ def session(raw: Raw) -> SessionRow:
             "exit": from_json(raw["exit"]),
         }
     )
+
+
+def run(raw: Raw) -> Run:
+    return Run(**{**raw, "state": RunState(raw["state"])})
 
 
 def saga(raw: Raw) -> Saga:

@@ -50,6 +50,16 @@ def find_finished(db: Database, workspace_id: str) -> Saga | None:
     return rows.saga(found[0]) if found else None
 
 
+def find_undone(db: Database, workspace: Workspace) -> tuple[int, int]:
+    """Return how many deletions of a workspace were undone, and when the last one was (0 when none)."""
+    found = db.execute(
+        "SELECT count(*), coalesce(max(finished_at_ms), 0) FROM sagas"
+        " WHERE workspace_id = ? AND generation = ? AND state = 'compensated'",
+        [workspace.id, workspace.generation],
+    ).fetchone()
+    return int(found[0]), int(found[1])
+
+
 def journal(db: Database, id_: str) -> list[dict[str, Any]]:
     """Return the steps that were begun, in their order."""
     found = db.query("SELECT * FROM saga_steps WHERE saga_id = ? ORDER BY rowid", [id_])

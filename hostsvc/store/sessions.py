@@ -10,7 +10,7 @@ from sqlite_utils import Database
 from hostsvc.model import Key, LiveSession, SessionRow
 from hostsvc.policy import Retry
 from hostsvc.states import PROVEN, SessionStatus
-from hostsvc.store import audit, rows
+from hostsvc.store import audit, rows, runs
 from hostsvc.store.rows import to_json
 
 OPEN: Final = "status IN ('spawning', 'active')"
@@ -52,6 +52,12 @@ def find_keys(db: Database, keys: Collection[Key]) -> dict[Key, SessionRow]:
 def find_of_workspace(db: Database, workspace_id: str) -> list[SessionRow]:
     """Return a workspace's rows, oldest first."""
     return find_all(db, workspace_id=workspace_id)
+
+
+def find_of_run(db: Database, run: str) -> list[SessionRow]:
+    """Return a run's rows that are not over."""
+    found = db.query(f"SELECT * FROM sessions WHERE run = ? AND {OPEN} ORDER BY created_at_ms, id", [run])
+    return [rows.session(raw) for raw in found]
 
 
 def find_all(db: Database, *, workspace_id: str | None = None, status: str | None = None) -> list[SessionRow]:
@@ -112,16 +118,22 @@ def insert_spawning(
     argv: Sequence[str],
     cwd: str | None,
     run_id: str,
+    run: str | None = None,
     instance_id: str,
     boot_id: str,
     now_ms: int,
 ) -> bool:
-    """Write the row before the spawn; False when the workspace takes nothing (any more)."""
+    """Write the row before the spawn; False when the workspace takes nothing (any more).
+
+    Raises:
+        PtydError: not_found, being_deleted or destroyed: the run takes nothing.
+    """
+    runs.require_open(db, run)
     cursor = db.execute(
         "INSERT INTO sessions (id, generation, workspace_id, origin_workspace_id, status, name, labels, argv,"
-        " cwd, run_id, instance_id, boot_id, created_at_ms)"
-        " SELECT :id, :generation, id, id, 'spawning', :name, :labels, :argv, :cwd, :run, :instance, :boot,"
-        " :now"
+        " cwd, run_id, run, instance_id, boot_id, created_at_ms)"
+        " SELECT :id, :generation, id, id, 'spawning', :name, :labels, :argv, :cwd, :run_id, :run, :instance,"
+        " :boot, :now"
         " FROM workspaces WHERE id = :workspace AND state = 'active'",
         {
             "id": id_,
@@ -131,7 +143,8 @@ def insert_spawning(
             "labels": to_json(dict(labels)),
             "argv": to_json(list(argv)),
             "cwd": cwd,
-            "run": run_id,
+            "run_id": run_id,
+            "run": run,
             "instance": instance_id,
             "boot": boot_id,
             "now": now_ms,

@@ -114,6 +114,13 @@ TRIGGERS: Final = (
         "tombstones: a confirmed one is never changed",
     ),
     _refuse("runs_stay", "runs", "DELETE", "1", "runs: one that is over refuses what comes late"),
+    _refuse(
+        "runs_intent_is_never_cleared",
+        "runs",
+        "UPDATE OF end_requested_at_ms",
+        "OLD.end_requested_at_ms IS NOT NULL AND NEW.end_requested_at_ms IS NOT OLD.end_requested_at_ms",
+        "runs: an intent to end is never changed",
+    ),
     _refuse("paths_stay", "paths", "DELETE", "1", "paths: what we made once is not forgotten"),
     _refuse("audit_is_not_edited", "audit", "UPDATE", "1", "audit: it is only appended to"),
     _refuse("audit_is_not_shortened", "audit", "DELETE", "1", "audit: it is only appended to"),

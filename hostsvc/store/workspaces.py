@@ -10,7 +10,7 @@ from sqlite_utils import Database
 from hostsvc.model import Workspace
 from hostsvc.owned import PathRole
 from hostsvc.states import WorkspaceState
-from hostsvc.store import audit, paths, rows, trash
+from hostsvc.store import audit, paths, rows, runs, trash
 from hostsvc.store.rows import from_json, to_json
 
 
@@ -64,6 +64,16 @@ def find_all(db: Database, *, with_deleted: bool = False) -> list[Workspace]:
     ]
 
 
+def find_ephemeral(db: Database, run: str | None) -> list[Workspace]:
+    """Return the workspaces that go with a run, or with any, and have not gone."""
+    found = db.query(
+        "SELECT * FROM workspaces WHERE is_ephemeral AND run IS NOT NULL AND run = coalesce(?, run)"
+        " AND state <> 'deleted' ORDER BY created_at_ms, id",
+        [run],
+    )
+    return [rows.workspace(raw) for raw in found]
+
+
 def destroyed_generation(db: Database, kind: str, id_: str) -> int:
     """Return the highest generation of it that was destroyed; 0 when none ever was."""
     found = db.execute(
@@ -94,7 +104,9 @@ def insert(
     teardown: Sequence[str] | None,
     is_protected: bool,
     now_ms: int,
+    run: str | None = None,
     is_ephemeral: bool = False,
+    is_expendable: bool = False,
     common_dir: str | None = None,
     branch: str | None = None,
     plan: Mapping[str, Any] | None = None,
@@ -105,7 +117,9 @@ def insert(
     Raises:
         Taken: by a living one.
         Destroyed: a message that comes late revives nothing; give the next generation to make it anew.
+        PtydError: not_found, being_deleted or destroyed: the run takes nothing.
     """
+    runs.require_open(db, run)
     _check_free(db, id_, name, path)
     destroyed = destroyed_generation(db, "workspace", id_)
     if destroyed >= (generation or 1):
@@ -114,8 +128,8 @@ def insert(
     db.execute("DELETE FROM workspaces WHERE id = ? AND state = 'deleted'", [id_])
     db.execute(
         "INSERT INTO workspaces (id, generation, name, path, is_ours, state, labels, teardown, is_protected,"
-        " is_ephemeral, common_dir, branch, plan, created_at_ms)"
-        " VALUES (?, ?, ?, ?, ?, 'provisioning', ?, ?, ?, ?, ?, ?, ?, ?)",
+        " run, is_ephemeral, is_expendable, common_dir, branch, plan, created_at_ms)"
+        " VALUES (?, ?, ?, ?, ?, 'provisioning', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
             id_,
             generation,
@@ -125,7 +139,9 @@ def insert(
             to_json(dict(labels)),
             to_json(list(teardown)) if teardown else None,
             is_protected,
+            run,
             is_ephemeral,
+            is_expendable,
             common_dir,
             branch,
             to_json(dict(plan)) if plan else None,

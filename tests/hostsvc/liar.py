@@ -70,6 +70,8 @@ class Hold:
 
 
 Lie = Answer | Refuse | Garbage | Edit | Silence | HangUp | Hold
+Choice = Callable[[dict[str, Any]], Lie | None]
+"""Which lie, if any, by what is asked."""
 _BYTES: Final = {"unicode_errors": "surrogateescape"}
 
 
@@ -93,8 +95,11 @@ class _Talk:
 
     def _take(self, message: list[Any]) -> None:
         method = message[2] if message[0] == 0 else message[1]
+        params = message[-1][0] if message[-1] else {}
         self._liar.seen[method] += 1
+        self._liar.asked.append((method, params))
         lie = self._liar.lies.get(method)
+        lie = lie(params) if callable(lie) else lie
         match lie:
             case Answer(result):
                 self._to_client([1, message[1], None, result])
@@ -163,7 +168,8 @@ class Liar:
     def __init__(self, path: Path, target: Path) -> None:
         self.path = path
         self.seen: Counter[str] = Counter()
-        self.lies: dict[str, Lie] = {}
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.lies: dict[str, Lie | Choice] = {}
         self._target = str(target)
         self._talks: list[_Talk] = []
         self._threads: list[threading.Thread] = []

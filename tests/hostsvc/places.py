@@ -93,13 +93,13 @@ def acts(found: dict[str, Any]) -> dict[str, str]:
     return {act["subject"]: f"{act['action']} {act['outcome']}" for act in found["acts"]}
 
 
-def reap_until(host: HostService, subject: str, act: str) -> dict[str, Any]:
+def reap_until(host: HostService, subject: str, act: str, **params: Any) -> dict[str, Any]:
     """Run passes until one did this to the subject; return that one. For what has to grow old first."""
 
     passes = []
 
     def is_done() -> bool:
-        passes.append(reap(host))
+        passes.append(reap(host, **params))
         return acts(passes[-1]).get(subject) == act
 
     try:

@@ -49,7 +49,9 @@ def test_C22_an_adoption_that_was_cut_short_is_finished_by_asking_again(host: Ho
     workspace(host, id="w")
     row = session(host, "w")
     owner = owner_of(host)
-    host.runtime.call("session.update", id=row["id"], labels={"hostsvc.owner": "lost", "mine": "too"})
+    host.runtime.call(
+        "session.update", id=row["id"], labels={"hostsvc.owner": "lost", "run": "lost-too", "mine": "too"}
+    )
     assert reap(host)["acts"] == []
     assert [one["owner"] for one in host.call("session.list")["foreign"]] == ["lost"]
     host.call("session.adopt", owner="lost", workspace="w")

@@ -136,6 +136,15 @@ def test_a_workspace_is_as_asked_for(call: Checked, shared_host: HostService) ->
     assert call("workspace.list")["workspaces"] == [made]
 
 
+def test_a_run_is_as_asked_for_and_listed_the_same(call: Checked, shared_host: HostService) -> None:
+    made = call("run.start", holder_pid=shared_host.pid)
+    assert (made["state"], made["holder_pid"], made["sessions"]) == ("open", shared_host.pid, 0)
+    assert call("run.get", id=made["id"]) == made
+    assert made in call("run.list")["runs"]
+    ended = call("run.end", id=made["id"])
+    assert (ended["state"], ended["run"]["state"], ended["warnings"]) == ("complete", "ended", [])
+
+
 @pytest.mark.parametrize(
     "params, code",
     [
@@ -307,11 +316,11 @@ def test_a_session_is_as_asked_for_and_listed_the_same(call: Checked, shared_hos
         rows=11,
         cols=22,
         name="shell",
-        labels={"run": "7"},
+        labels={"task": "7"},
     )
     id_ = workspace["id"]
     assert (made["status"], made["workspace_id"], made["origin_workspace_id"]) == ("active", id_, id_)
-    assert (made["name"], made["labels"], made["attempts"]) == ("shell", {"run": "7"}, 0)
+    assert (made["name"], made["labels"], made["attempts"]) == ("shell", {"task": "7"}, 0)
     assert (made["live"]["state"], made["live"]["cwd"]) == ("running", workspace["path"])
     assert call.row(made["id"]) == made
     assert call("workspace.get", id="ws")["sessions"] == 1

@@ -32,7 +32,8 @@ INSERT INTO sagas (id, workspace_id, generation, state, created_at_ms, finished_
     ('open', 'w', 1, 'open', 1, NULL), ('done', 'x', 1, 'done', 1, 2);
 """
 ROWS = f"""{ROWS_OF_1}
-INSERT INTO runs (id, state, created_at_ms) VALUES ('open', 'open', 1), ('over', 'ended', 1);
+INSERT INTO runs (id, state, created_at_ms, end_requested_at_ms) VALUES ('open', 'open', 1, NULL),
+    ('asked', 'ending', 1, 2), ('over', 'ended', 1, 2);
 INSERT INTO paths (path, role, workspace_id, generation, created_at_ms)
     VALUES ('/base/w', 'folder', 'w', 1, 1);
 INSERT INTO audit (at_ms, event, kind, subject) VALUES (1, 'e', 'session', 's'), (2, 'e', 'session', 's');
@@ -79,6 +80,7 @@ FORBIDDEN = {
     "E6 generation of a destroyed workspace": f"{WORKSPACE} VALUES ('gone', 3, '/g', 1, 'provisioning', 1)",
     "M deleted without deleting": "UPDATE workspaces SET state = 'deleted' WHERE id = 'w'",
     "M a run opened again": "UPDATE runs SET state = 'open' WHERE id = 'over'",
+    "M a run's intent cleared": "UPDATE runs SET end_requested_at_ms = NULL WHERE id = 'asked'",
     "M a run that ends without an intent": "UPDATE runs SET state = 'ended' WHERE id = 'open'",
     "D5 a run forgotten": "DELETE FROM runs WHERE id = 'over'",
     "a run replaced": "REPLACE INTO runs (id, state, created_at_ms) VALUES ('over', 'open', 2)",

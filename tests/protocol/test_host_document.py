@@ -32,6 +32,7 @@ def test_limits() -> None:
         ("workspace states", "state", states.WorkspaceState),
         ("session rows", "status", states.SessionStatus),
         ("sagas", "state", states.SagaState),
+        ("runs", "state", states.RunState),
         ("the reaper", "pass", shapes.PASS_STATES),
         ("the reaper", "basis", Basis),
         ("the reaper", "outcome", OUTCOMES),
@@ -50,6 +51,7 @@ def test_words(title: str, head: str, members: Any) -> None:
         ("workspace states", states.WORKSPACE_MOVES),
         ("session rows", states.SESSION_MOVES),
         ("sagas", states.SAGA_MOVES),
+        ("runs", states.RUN_MOVES),
     ],
 )
 def test_moves(title: str, moves: Any) -> None:

@@ -1,0 +1,160 @@
+"""`run exec`: a job. A run that this process holds, a workspace, a program in it; all gone when it exits.
+
+Whatever ends it, its program, an error or a signal, the run is ended before this process exits. After a
+SIGKILL its holder is gone, and the reaper ends it when it is old enough.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+from collections.abc import Iterator
+from typing import Any, Final
+
+import click
+
+from hostsvc.cli import EXIT_PARTIAL
+from hostsvc.cli.group import NEXT_STEPS, Settings, command
+from hostsvc.cli.params import complete_workspace
+from hostsvc.cli.runs import tell_end
+from ptyd.blocking import BlockingClient
+from ptyd.cli.enter import caller_env, terminal_size
+from ptyd.cli.output import exit_status, put_bytes, say, tell_error
+from ptyd.protocol.errors import Code, PtydError
+from ptyd.protocol.limits import MAX_READ_BYTES
+
+READ_WAIT_MS: Final = 30_000
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Stopped(BaseException):
+    """A signal asked the job to end."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.status = 128 + signum
+
+
+@command(with_json=False, context_settings={"allow_interspersed_args": False})
+@click.argument("argv", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.option(
+    "-w",
+    "--workspace",
+    metavar="WORKSPACE",
+    shell_complete=complete_workspace,
+    help="Where [default: a workspace of its own, which goes with it].",
+)
+@click.option("--repo", metavar="DIR", help="Make that one a worktree of this repository.")
+@click.option("--branch", metavar="BRANCH", help="To check out in it; made if it is not there.")
+@click.option("--rm", "is_expendable", is_flag=True, help="It goes also when work in it is at risk.")
+def exec(
+    settings: Settings,
+    argv: tuple[str, ...],
+    workspace: str | None,
+    repo: str | None,
+    branch: str | None,
+    is_expendable: bool,
+) -> int:
+    """Run a program as a job, and leave nothing behind.
+
+    Writes what it writes, and returns its exit code, 128 + N for signal N; 5 when it succeeded and
+    something of it is not proven to be gone. It gets your environment, no input, and its processes
+    end with it. SIGINT, SIGTERM and SIGHUP end the job first, and then this command.
+    """
+    if workspace is not None and (repo or branch or is_expendable):
+        raise click.UsageError("--repo, --branch and --rm are of a workspace of its own, without -w")
+    make = {
+        "repository": os.path.realpath(repo) if repo else None,
+        "branch": branch,
+        "is_expendable": is_expendable,
+    }
+    run = secrets.token_hex(8)
+    status = left = 0
+    handlers = {signum: signal.getsignal(signum) for signum in SIGNALS}
+    try:
+        with _heeding_signals():
+            status = _work(settings, run, argv, workspace, make)
+    except Stopped as stopped:
+        status = stopped.status
+    finally:
+        left = _end(settings, run)
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
+    return status or left
+
+
+@contextlib.contextmanager
+def _heeding_signals() -> Iterator[None]:
+    """Raise Stopped at the first signal; from the end of the block on they are ignored: it is ending."""
+
+    def stop(signum: int, _frame: object) -> None:
+        _ignore_signals()
+        raise Stopped(signum)
+
+    try:
+        for signum in SIGNALS:
+            signal.signal(signum, stop)
+        yield
+    finally:
+        _ignore_signals()
+
+
+def _ignore_signals() -> None:
+    for signum in SIGNALS:
+        signal.signal(signum, signal.SIG_IGN)
+
+
+def _work(
+    settings: Settings, run: str, argv: tuple[str, ...], place: str | None, make: dict[str, Any]
+) -> int:
+    """Do the job in `place`, or in a workspace that is made as `make` says."""
+    with settings.connect() as client:
+        client.call("run.start", {"id": run, "holder_pid": os.getpid()})
+        if place is None:
+            place = client.call("workspace.create", {"run": run, "is_ephemeral": True, **make})["id"]
+        asked: dict[str, Any] = {
+            "workspace": place,
+            "argv": list(argv),
+            "env": caller_env(),
+            "run": run,
+            "on_leader_exit": "kill",
+        }
+        if size := terminal_size():
+            asked["rows"], asked["cols"] = size
+        session = client.call("session.create", asked)["id"]
+    with BlockingClient.connect(settings.place(), False, name="hostsvc-cli") as ptyd:
+        _copy(ptyd, session)
+        return exit_status(ptyd.call("session.wait", {"id": session, "for": "end"})["exit"])
+
+
+def _copy(ptyd: BlockingClient, session: str) -> None:
+    """Write a session's output until all of it has ended."""
+    offset = 0
+    while True:
+        asked = {"id": session, "offset": offset, "max_bytes": MAX_READ_BYTES, "wait_ms": READ_WAIT_MS}
+        answer = ptyd.call("session.read", asked)
+        if answer["offset"] > offset:
+            say(f"[hostsvc: {answer['offset'] - offset} bytes from offset {offset} are gone]")
+        put_bytes(answer["data"])
+        offset = answer["next"]
+        if answer["ended"]:
+            return
+
+
+def _end(settings: Settings, run: str) -> int:
+    """End the run, on a connection that no signal has interrupted; return the status for what is left."""
+    try:
+        with settings.connect() as client:
+            answer = client.call("run.end", {"id": run})
+    except PtydError as error:
+        if error.code is Code.NOT_FOUND:  # it never began
+            return 0
+        tell_error(error, "hostsvc", NEXT_STEPS)
+        say(f"hostsvc: run {run} is left to the reaper, as nobody holds it")
+        return error.exit_status
+    if answer["state"] == "complete":
+        return 0
+    tell_end(settings, answer)
+    return EXIT_PARTIAL
