@@ -10,8 +10,8 @@ from collections.abc import Callable
 import trio
 
 from ptyd.daemon.session import Session
+from ptyd.datagrams import Verdict
 from ptyd.protocol.errors import Code, PtydError
-from ptyd.shim.link import Verdict
 
 Answer = Callable[[PtydError | None], None]
 

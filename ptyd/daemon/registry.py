@@ -19,10 +19,10 @@ from ptyd.daemon.config import Config
 from ptyd.daemon.fences import Fences
 from ptyd.daemon.poller import Poller
 from ptyd.daemon.session import Session
+from ptyd.datagrams import Body
 from ptyd.protocol.errors import Code, PtydError
 from ptyd.protocol.eventlog import EventLog
 from ptyd.protocol.states import SessionState
-from ptyd.shim.link import Body
 
 log = structlog.get_logger()
 

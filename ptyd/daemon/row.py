@@ -11,9 +11,9 @@ import time
 from typing import Any
 
 from ptyd.daemon.session import Session
+from ptyd.datagrams import Body
 from ptyd.protocol.codec import Packed, join_pairs, pack_pairs
 from ptyd.protocol.states import SessionState
-from ptyd.shim.link import Body
 
 SHELLS = frozenset(
     {"sh", "bash", "zsh", "fish", "dash", "ksh", "mksh", "tcsh", "csh", "nu", "xonsh", "elvish"}

@@ -19,19 +19,13 @@ from ptyd.daemon.output import Output, RingView, Tail
 from ptyd.daemon.pending import ASK_DEADLINE_S, Pending
 from ptyd.daemon.poller import Poller
 from ptyd.daemon.verdicts import OnVerdict, Verdicts
-from ptyd.protocol.codec import Pairs
-from ptyd.protocol.errors import Code, PtydError
-from ptyd.protocol.states import SessionEvent, SessionState, next_state
-from ptyd.ring import RingError
-from ptyd.shim.link import (
+from ptyd.datagrams import (
     BIND_MESSAGE,
     UNWATCH_MESSAGE,
     WAKE_MESSAGE,
     WATCH_MESSAGE,
     Body,
     Kind,
-    Link,
-    LinkClosed,
     Verdict,
     pack_credit,
     pack_input,
@@ -39,6 +33,11 @@ from ptyd.shim.link import (
     unpack_json,
     unpack_taken,
 )
+from ptyd.protocol.codec import Pairs
+from ptyd.protocol.errors import Code, PtydError
+from ptyd.protocol.states import SessionEvent, SessionState, next_state
+from ptyd.ring import RingError
+from ptyd.shim.link import Link, LinkClosed
 
 MESSAGES_PER_TURN = 32  # of one link
 INPUT_BACKLOG_BYTES = 4 << 20  # of input that a shim does not take; half of the link is left for a kill

@@ -15,15 +15,11 @@ import signal
 import time
 
 from ptyd import procs, records
-from ptyd.ring import RingWriter
-from ptyd.shim.ending import Ending, KillResult, count_processes, describe_foreground
-from ptyd.shim.kill import signal_all
-from ptyd.shim.link import (
+from ptyd.datagrams import (
     ROOM_MESSAGE,
     VERSION,
     Body,
     Kind,
-    Link,
     Verdict,
     pack_json,
     pack_taken,
@@ -31,6 +27,10 @@ from ptyd.shim.link import (
     unpack_input,
     unpack_json,
 )
+from ptyd.ring import RingWriter
+from ptyd.shim.ending import Ending, KillResult, count_processes, describe_foreground
+from ptyd.shim.kill import signal_all
+from ptyd.shim.link import Link
 from ptyd.shim.links import Links
 from ptyd.shim.spawn import Program, SpawnSpec
 from ptyd.shim.terminal import PTY_BYTES, Terminal

@@ -13,8 +13,9 @@ import os
 import select
 import time
 
+from ptyd.datagrams import Verdict
 from ptyd.ring import RingWriter
-from ptyd.shim.link import INPUT_QUEUE_BYTES, Verdict
+from ptyd.shim.link import INPUT_QUEUE_BYTES
 from ptyd.shim.spawn import Program
 
 READ_BYTES = 16 << 10  # one readv; the kernel hands out about 4 KiB, now and then 12

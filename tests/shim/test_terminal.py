@@ -11,8 +11,9 @@ from typing import Any, cast
 
 import pytest
 
+from ptyd.datagrams import Verdict
 from ptyd.ring import RingReader, RingWriter, ring_bytes
-from ptyd.shim.link import INPUT_QUEUE_BYTES, Verdict
+from ptyd.shim.link import INPUT_QUEUE_BYTES
 from ptyd.shim.terminal import PTY_BYTES, Terminal
 from tests.support.stream import expected
 from tests.support.waiting import wait_until

@@ -9,10 +9,10 @@ from ptyd.daemon.handlers.context import Context
 from ptyd.daemon.handlers.table import Table
 from ptyd.daemon.row import pack_row, session_row
 from ptyd.daemon.session import Session
+from ptyd.datagrams import Body
 from ptyd.protocol import messages
 from ptyd.protocol.codec import Packed, join_pairs, pack_list, pack_pairs
 from ptyd.protocol.errors import Code, PtydError
-from ptyd.shim.link import Body
 
 LOOK_DEADLINE_S = 0.25  # a shim that cannot say in time what it runs counts as busy
 
