@@ -16,7 +16,7 @@ from typing import Final, NoReturn
 
 from ptyd.attach import Options
 from ptyd.attach.connection import Attacher, Line, terminal_size
-from ptyd.attach.keyboard import Keyboard, Piece
+from ptyd.attach.keyboard import Keyboard
 from ptyd.attach.screen import Screen
 from ptyd.attach.tty import Hangup, Terminal, caught_signals, say
 from ptyd.calls import Params
@@ -121,7 +121,7 @@ class Frontend:
             if terminal.in_fd in ready and self._keyboard.type(terminal.read()):
                 self._leave()
             terminal.flush()
-            if self._line is not None and self._line.socket.fileno() in ready:
+            if self._line is not None and self._line.fileno() in ready:
                 self._serve(self._line)
             self._act(time.monotonic(), terminal)
 
@@ -134,7 +134,9 @@ class Frontend:
             poll.register(terminal.out_fd, select.POLLOUT)
         if self._line is not None:
             mask = 0 if self.screen.is_behind else select.POLLIN
-            poll.register(self._line.socket, mask | (select.POLLOUT if self._line.is_sending else 0))
+            poll.register(self._line, mask | (select.POLLOUT if self._line.is_sending else 0))
+            if mask and self._line.is_more:
+                return {self._line.fileno(), *(fd for fd, _ in poll.poll(0))}
         return {fd for fd, _ in poll.poll(self._wait_ms())}
 
     def _wait_ms(self) -> int | None:
@@ -151,19 +153,13 @@ class Frontend:
         if self._resize_at is not None and now >= self._resize_at:
             self._send_size()
         if self._line is not None and (piece := self._keyboard.next_piece(now)) is not None:
-            self._keyboard.sent(piece, self._send(self._line, piece), now)
+            msgid = self._line.type(piece.data, self._attacher.id, piece.is_request)
+            self._keyboard.sent(piece, msgid, now)
         if self._attacher.try_at is not None and now >= self._attacher.try_at:
             self._reattach()
         is_over = self._leave_at is not None and (self._ended or now >= self._leave_at)
         if is_over and not terminal.pending_bytes:
             raise self._exited()
-
-    def _send(self, line: Line, piece: Piece) -> int | None:
-        call: Params = {"id": self._attacher.id, "data": piece.data}
-        if piece.is_request:
-            return line.request("session.input", call)
-        line.notify("session.input", call)
-        return None
 
     def _heed(self, numbers: bytes, terminal: Terminal) -> None:
         for number in numbers:
@@ -217,6 +213,9 @@ class Frontend:
                 self._leave_at = time.monotonic()
             case "session.detached" if params["reason"] == "stopping":
                 self._attacher.was_stopped = True
+            case "session.detached" if params["reason"] == "requested":
+                name = self._attacher.name
+                raise Left(0, f"somebody has detached us from {name}; ptyd attach {name} to return")
 
     def _leave(self) -> NoReturn:
         name = self._attacher.name
@@ -252,8 +251,7 @@ class Frontend:
 
     def _resize(self, rows: int, cols: int) -> None:
         if self._line is not None and not self._options.read_only:
-            size = {"rows": rows, "cols": cols}
-            self._line.request("session.resize", {"id": self._attacher.id, **size})
+            self._line.resize(rows, cols, self._attacher.id)
 
     def _redraw_if(self, lapped: bool) -> None:
         if lapped and not self._options.read_only:

@@ -7,12 +7,13 @@ Standard library only: every shim imports this.
 
 from __future__ import annotations
 
-import array
+import os
 import socket
 from collections import deque
 from collections.abc import Sequence
 
 from ptyd.datagrams import MAX_DATAGRAM_BYTES, WAKE_MESSAGE
+from ptyd.peers import receive_with_fds, send_with_fds
 
 QUEUE_BYTES = 8 << 20  # of messages that the other end does not take just now
 MESSAGE_COST_BYTES = 512  # of each, beside its own: so that a queue of keystrokes is bounded, too
@@ -23,6 +24,20 @@ EXIT_STOPPED, EXIT_TEMPORARY, EXIT_CONFIG = 0, 75, 78
 
 # Room for any message, once for all: an allocation of this size can be a mapping of its own each time.
 _ROOM = memoryview(bytearray(MAX_DATAGRAM_BYTES))
+
+
+class Passed:
+    """Descriptors that came with a message: closed when nobody keeps this any more."""
+
+    def __init__(self, fds: Sequence[int]) -> None:
+        self.fds = list(fds)
+
+    def close(self) -> None:
+        fds, self.fds = self.fds, []
+        for fd in fds:
+            os.close(fd)
+
+    __del__ = close
 
 
 class LinkClosed(Exception):
@@ -78,7 +93,7 @@ class Link:
         """Send without queueing; False when it does not fit now."""
         try:
             if fds:
-                self.sock.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))])
+                send_with_fds(self.sock, message, fds)
             else:
                 self.sock.send(message)
         except BlockingIOError:
@@ -110,9 +125,7 @@ class Link:
     def receive_with_fds(self, most: int = 3) -> tuple[bytes, list[int]] | None:
         """Like `receive`, for messages that may carry descriptors."""
         try:
-            # Not socket.recv_fds: in Python 3.11 it drops the flag, and programs would inherit them.
-            room = socket.CMSG_LEN(most * array.array("i").itemsize)
-            message, told, _, _ = self.sock.recvmsg(MAX_DATAGRAM_BYTES, room, socket.MSG_CMSG_CLOEXEC)
+            message, fds = receive_with_fds(self.sock, MAX_DATAGRAM_BYTES, most)
         except BlockingIOError:
             return None
         except ConnectionResetError:
@@ -121,7 +134,7 @@ class Link:
             raise LinkClosed(str(err)) from err
         if not message:
             raise LinkClosed("end of file")
-        return message, [fd for _, _, data in told for fd in array.array("i", data)]
+        return message, fds
 
     def close(self) -> None:
         self.sock.close()

@@ -14,7 +14,7 @@ from ptyd.daemon.handlers.ending import Ending
 from ptyd.daemon.handlers.table import Table
 from ptyd.protocol import limits, messages
 
-FEATURES = ["pace", "events", "wait", "labels"]
+FEATURES = ["pace", "events", "wait", "labels", "shm"]
 
 
 class Service:
