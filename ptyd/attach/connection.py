@@ -40,8 +40,11 @@ class Line(Protocol):
     """An attachment that never blocks, with what could not be sent yet."""
 
     reply: Params
-    is_more: bool
-    """Whether `receive` has something although nothing is readable."""
+
+    @property
+    def is_more(self) -> bool:
+        """Whether `receive` has something although nothing is readable."""
+        ...
 
     @property
     def is_sending(self) -> bool:
@@ -221,7 +224,7 @@ class Attacher:
         return line
 
     def _attach_directly(self, client: BlockingClient, since: Since) -> Line | None:
-        if "shm" not in client.hello["features"]:
+        if self._options.via == "stream" or "shm" not in client.hello.get("features", ()):
             return None
         params = self._params(since)
         try:

@@ -211,7 +211,7 @@ class Attachment:
         try:
             if (
                 asked["via"] == "shm"
-                and "shm" in wire.hello["features"]
+                and "shm" in wire.hello.get("features", ())
                 and await self._attach_directly(asked)
             ):
                 return

@@ -234,9 +234,24 @@ def test_closed_window_ends_the_frontend_and_not_the_session(daemon: RuntimeDir)
     assert daemon.call("session.get", id=session)["state"] == "running"
 
 
-def test_S6_zygote_killed_while_attached(daemon: RuntimeDir) -> None:
+def test_S6_zygote_and_daemon_killed_while_attached(daemon: RuntimeDir) -> None:
+    """Directly attached, nobody even notices."""
     session = spawn(daemon, "sh")
     with User(daemon, "attach", session) as user:
+        user.expect(b"$ ")
+        daemon.kill_zygote()
+        wait_until(lambda: daemon.find_daemon_pid() is None, what="the daemon steps down")
+        user.type(b"echo all the sa''me; stty size\r")
+        user.expect(b"all the same\r\n24 80\r\n")
+        user.resize(30, 90)
+        user.type(b"stty size; exit 7\r")
+        user.expect(b"30 90\r\n")
+        assert user.wait() == 7
+
+
+def test_S6_zygote_killed_while_attached_by_stream(daemon: RuntimeDir) -> None:
+    session = spawn(daemon, "sh")
+    with User(daemon, "attach", "--via", "stream", session) as user:
         user.expect(b"$ ")
         old = daemon.daemon_pid()
         daemon.kill_zygote()
@@ -340,7 +355,7 @@ def test_stopped_and_continued_is_raw_again(daemon: RuntimeDir) -> None:
 
 def test_typing_that_a_dead_daemon_may_have_swallowed_is_counted(daemon: RuntimeDir) -> None:
     session = spawn(daemon, "cat")
-    with User(daemon, "attach", session) as user:
+    with User(daemon, "attach", "--via", "stream", session) as user:
         wait_until(lambda: user.is_raw)
         user.type(b"1\r")
         user.expect(b"1\r\n1\r\n")
@@ -359,7 +374,7 @@ def test_typing_that_a_dead_daemon_may_have_swallowed_is_counted(daemon: Runtime
 def test_long_search_for_a_daemon_is_told_and_ends_well(daemon: RuntimeDir) -> None:
     """S2 for the terminal frontend, which may not start one itself."""
     session = spawn(daemon, "cat")
-    with User(daemon, "--no-start", "attach", session) as user:
+    with User(daemon, "--no-start", "attach", "--via", "stream", session) as user:
         wait_until(lambda: user.is_raw)
         daemon.kill_zygote()
         wait_until(lambda: daemon.find_daemon_pid() is None, what="the daemon steps down")
@@ -373,7 +388,7 @@ def test_long_search_for_a_daemon_is_told_and_ends_well(daemon: RuntimeDir) -> N
 
 def test_search_for_a_daemon_can_be_left(daemon: RuntimeDir) -> None:
     session = spawn(daemon, "cat")
-    with User(daemon, "--no-start", "attach", session) as user:
+    with User(daemon, "--no-start", "attach", "--via", "stream", session) as user:
         wait_until(lambda: user.is_raw)
         daemon.kill_zygote()
         wait_until(lambda: daemon.find_daemon_pid() is None, what="the daemon steps down")
