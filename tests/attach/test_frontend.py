@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -232,6 +233,20 @@ def test_closed_window_ends_the_frontend_and_not_the_session(daemon: RuntimeDir)
         assert user.process.wait(10) in (129, -signal.SIGHUP)
     wait_until(lambda: daemon.call("session.get", id=session)["attached"] == 0)
     assert daemon.call("session.get", id=session)["state"] == "running"
+
+
+@pytest.mark.parametrize("via", ["shm", "stream"])
+def test_somebody_else_can_end_it(daemon: RuntimeDir, via: str) -> None:
+    session = spawn(daemon, "sh")
+    with User(daemon, "attach", "--via", via, session) as user:
+        user.expect(b"$ ")
+        done = daemon.run("detach", session)
+        assert (done.returncode, done.stderr) == (0, "ptyd: 1 attachment ended\n")
+        user.expect(b"somebody has detached us from")
+        assert user.wait() == 0
+        assert user.is_as_before
+    assert json.loads(daemon.run("detach", session, "--json").stdout) == {"detached": 0}
+    assert daemon.run("detach", "nobody").returncode == 3
 
 
 def test_S6_zygote_and_daemon_killed_while_attached(daemon: RuntimeDir) -> None:
