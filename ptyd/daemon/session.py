@@ -19,7 +19,6 @@ from ptyd.daemon.output import Output, RingView, Tail
 from ptyd.daemon.pending import ASK_DEADLINE_S, Pending
 from ptyd.daemon.poller import Poller
 from ptyd.daemon.verdicts import OnVerdict, Verdicts
-from ptyd.protocol.codec import Pairs
 from ptyd.protocol.errors import Code, PtydError
 from ptyd.protocol.states import SessionEvent, SessionState, next_state
 from ptyd.ring import RingError
@@ -61,7 +60,7 @@ class Session:
         self._record = record
         self._facts: Body = {}
         self._known: Body | None = None
-        self.packed: Pairs | None = None  # by `row`, for lists; dropped when anything of it changes
+        self.packed: bytes | None = None  # by `row`, for lists; dropped when anything of it changes
         self.state = SessionState.STARTING
         self._followers: set[Follower] = set()
         self.attached = 0
