@@ -33,7 +33,6 @@ from ptyd.datagrams import (
     unpack_json,
     unpack_taken,
 )
-from ptyd.protocol.codec import Pairs
 from ptyd.protocol.errors import Code, PtydError
 from ptyd.protocol.states import SessionEvent, SessionState, next_state
 from ptyd.ring import RingError
@@ -69,7 +68,7 @@ class Session:
         self._record = record
         self._facts: Body = {}
         self._known: Body | None = None
-        self.packed: Pairs | None = None  # by `row`, for lists; dropped when anything of it changes
+        self.packed: bytes | None = None  # by `row`, for lists; dropped when anything of it changes
         self.state = SessionState.STARTING
         self._followers: set[Follower] = set()
         self.streams: set[Stream] = set()  # attachments that we serve; direct ones are the shim's to tell
