@@ -25,6 +25,7 @@ LONG_MODULES = {
     "ptyd/daemon/session.py": "the daemon's end of one link; pending, output and row are rooms of their own",
     "ptyd/daemon/connection.py": "in and out of one socket; outbox, lane and subscription are their own",
     "ptyd/daemon/registry.py": "the table of sessions; births, kills and adoption are rooms of their own",
+    "ptyd/attach/frontend.py": "one loop over one terminal; keys, screen, replay and modes are their own",
     "ptyd/blocking.py": "one client over one socket; connecting and the rules of calls are elsewhere",
     "ptyd/client/core.py": "one method of the client for each of the wire",
     "hostsvc/messages.py": "one class a method: a table in all but name",

@@ -25,6 +25,9 @@ from ptyd.protocol.errors import Code, PtydError
 
 NUDGE_S: Final = 0.06
 """Between the two sizes of a nudge: a program that compares sizes must have looked at the first."""
+NUDGES: Final = 3
+NUDGE_AGAIN_S: Final = 0.3
+"""After a nudge that nothing was drawn for: on a busy machine a program may see only the second size."""
 REDRAW_AFTER_GAP_S: Final = 0.3
 END_WAIT_S: Final = 0.1
 """After the leader's exit: to tell a session that has ended from one that others of it keep."""
@@ -78,6 +81,7 @@ class Frontend:
         self.screen = Screen(options)
         # Moments due, on the monotonic clock.
         self._nudge_at: float | None = None
+        self._nudges_left = NUDGES
         self._resize_at: float | None = None
         self._leave_at: float | None = None
         # What is known of the end.
@@ -152,6 +156,7 @@ class Frontend:
             self._nudge(now)
         if self._resize_at is not None and now >= self._resize_at:
             self._send_size()
+            self._nudge_again(now)
         if self._line is not None and (piece := self._keyboard.next_piece(now)) is not None:
             msgid = self._line.type(piece.data, self._attacher.id, piece.is_request)
             self._keyboard.sent(piece, msgid, now)
@@ -201,6 +206,7 @@ class Frontend:
             return
         match method:
             case "session.output":
+                self._calm()
                 self._redraw_if(self.screen.output(params["offset"], params["data"]))
             case "session.gap":
                 self._redraw_if(self.screen.gap(params["to"]))
@@ -245,13 +251,27 @@ class Frontend:
         Source: signal(7), SIGWINCH; full-screen programs compare the size with the one they know.
         """
         self._nudge_at = None
+        self._nudges_left -= 1
         rows, cols = terminal_size()
         self._resize(rows - 1 if rows > 1 else rows + 1, cols)
         self._resize_at = now + NUDGE_S
 
+    def _nudge_again(self, now: float) -> None:
+        """Unless something is drawn by then; a program that draws nothing is left in peace."""
+        if self._nudges_left:
+            self._nudge_at = now + NUDGE_AGAIN_S
+        else:
+            self._nudges_left = NUDGES
+
     def _resize(self, rows: int, cols: int) -> None:
         if self._line is not None and not self._options.read_only:
             self._line.resize(rows, cols, self._attacher.id)
+
+    def _calm(self) -> None:
+        """Something is drawn: if that was for a nudge, there is no need of another."""
+        if self._nudges_left < NUDGES:
+            self._nudge_at = None
+            self._nudges_left = NUDGES
 
     def _redraw_if(self, lapped: bool) -> None:
         if lapped and not self._options.read_only:
