@@ -63,8 +63,8 @@ def find_of_run(db: Database, run: str) -> list[SessionRow]:
 def find_all(db: Database, *, workspace_id: str | None = None, status: str | None = None) -> list[SessionRow]:
     """Return rows, oldest first."""
     found = db.query(
-        "SELECT * FROM sessions WHERE (:workspace IS NULL OR workspace_id = :workspace)"
-        " AND (:status IS NULL OR status = :status) ORDER BY created_at_ms, id, generation",
+        f"SELECT * FROM sessions WHERE {_wanted(workspace_id, status)}"
+        " ORDER BY created_at_ms, id, generation",
         {"workspace": workspace_id, "status": status},
     )
     return [rows.session(raw) for raw in found]
@@ -75,11 +75,25 @@ def find_stored(
 ) -> list[dict[str, Any]]:
     """Return these columns of rows, oldest first, as plain maps: for showing thousands at once."""
     found = db.execute(
-        f"SELECT {', '.join(columns)} FROM sessions WHERE (:workspace IS NULL OR workspace_id = :workspace)"
-        " AND (:status IS NULL OR status = :status) ORDER BY created_at_ms, id, generation",
+        f"SELECT {', '.join(columns)} FROM sessions WHERE {_wanted(workspace_id, status)}"
+        " ORDER BY created_at_ms, id, generation",
         {"workspace": workspace_id, "status": status},
     )
     return rows.decode_all([dict(zip(columns, raw, strict=True)) for raw in found])
+
+
+def _wanted(workspace_id: str | None, status: str | None) -> str:
+    """Return a condition that has only what is asked for, and of open rows also says that they are open.
+
+    SQLite takes an index only where the statement itself shows that the index has all that is wanted;
+    otherwise it reads every row there ever was.
+    """
+    asked = [] if workspace_id is None else ["workspace_id = :workspace"]
+    if status is not None:
+        asked.append("status = :status")
+    if status in (SessionStatus.SPAWNING, SessionStatus.ACTIVE):
+        asked.append(OPEN)
+    return " AND ".join(asked) or "true"
 
 
 def count_by_status(db: Database) -> dict[str, int]:
