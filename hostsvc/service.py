@@ -29,7 +29,7 @@ from hostsvc.reaper.stale_rows import StaleRows
 from hostsvc.reaper.stuck_sagas import StuckSagas
 from hostsvc.reaper.trash import Trash
 from hostsvc.reaper.triples import Triples
-from hostsvc.reaper.worktrees import Worktrees
+from hostsvc.reaper.worktrees import AT_ONCE, Worktrees
 from hostsvc.sweep import Ages
 from hostsvc.teardown import Teardown
 from hostsvc.workspaces import Workspaces
@@ -89,6 +89,7 @@ class Service:
             quarantine_ms=int(config.quarantine_grace_s * 1000),
             limits=limits,
         )
+        reapers_git = Git(deadline_s=config.git_deadline_s, at_once=AT_ONCE)
         self.reaper = Reaper(
             [
                 StuckSagas(index, self.deletion),
@@ -96,7 +97,7 @@ class Service:
                     index, self.disposal, self.births, self.places, limits, int(config.keep_rows_s * 1000)
                 ),
                 Orphans(index, live, self.disposal, self.births, limits, owner),
-                Worktrees(index, base, can, self.git, self.events, now_ms, ages),
+                Worktrees(index, base, can, reapers_git, self.events, now_ms, ages),
                 Triples(index, base, can, self.events, now_ms, ages),
                 Trash(index, can),
             ],
