@@ -30,7 +30,7 @@ from hostsvc.reaper.stale_rows import StaleRows
 from hostsvc.reaper.stuck_sagas import StuckSagas
 from hostsvc.reaper.trash import Trash
 from hostsvc.reaper.triples import Triples
-from hostsvc.reaper.worktrees import Worktrees
+from hostsvc.reaper.worktrees import AT_ONCE, Worktrees
 from hostsvc.runs.containers import Containers
 from hostsvc.runs.lifecycle import Runs
 from hostsvc.runs.policy import RunLimits
@@ -107,6 +107,7 @@ class Service:
             quarantine_ms=int(config.quarantine_grace_s * 1000),
             limits=limits,
         )
+        reapers_git = Git(deadline_s=config.git_deadline_s, at_once=AT_ONCE)
         self.reaper = Reaper(
             [
                 StuckSagas(index, self.deletion),
@@ -117,7 +118,7 @@ class Service:
                 LabelledRuns(
                     index, self.runs, RunLimits(age_ms=int(config.run_age_s * 1000), absence=limits)
                 ),
-                Worktrees(index, base, can, self.git, self.events, now_ms, ages),
+                Worktrees(index, base, can, reapers_git, self.events, now_ms, ages),
                 Triples(index, base, can, self.events, now_ms, ages),
                 Trash(index, can),
             ],

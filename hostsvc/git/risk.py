@@ -36,8 +36,8 @@ IN_PROGRESS: Final = {
     "sequencer": "sequence of picks",
 }
 # Of every file there is: patterns that find their start by a byte do not hold up the loop for tens of ms.
-_HIDDEN: Final = re.compile(rb"\0[a-zS] ([^\0]*)(?=\0)")
-_SUBMODULE: Final = re.compile(rb"\x00160000 [^\0\t]*\t([^\0]*)(?=\0)")
+_HIDDEN: Final = re.compile(rb"\0[a-zS] [^\0\t]*\t([^\0]*)(?=\0)")
+_SUBMODULE: Final = re.compile(rb"\0. 160000 [^\0\t]*\t([^\0]*)(?=\0)")
 LOCKS: Final = ("index.lock", "HEAD.lock")
 
 
@@ -78,9 +78,8 @@ async def _check(git: Git, place: Place, depth: int) -> Risk:
     head, branch = await read_head(git, place.folder)
     checks: Sequence[Callable[[], Awaitable[list[Reason]]]] = (
         lambda: _check_status(git, place.folder, overrides),
-        lambda: _check_hidden(git, place.folder),
+        lambda: _check_entries(git, place.folder, depth),
         lambda: _check_commits(git, place.folder, head, branch),
-        lambda: _check_submodules(git, place.folder, depth),
     )
     if not place.is_linked:
         checks = (*checks, lambda: _check_repository(git, place))
@@ -188,12 +187,12 @@ def _read_status(line: bytes) -> list[tuple[str, bytes]]:
     raise GitUnknown("git status has an entry of an unknown form")
 
 
-async def _check_hidden(git: Git, folder: Path) -> list[Reason]:
-    """Find files whose changes status does not show, because somebody told it not to look."""
-    listed = await git.run(str(folder), "ls-files", "-v", "-z")
-    hidden = _HIDDEN.findall(b"\0" + listed)
-    present = [name for name in hidden if os.path.lexists(os.path.join(os.fsencode(folder), name))]
-    return [_reason("hidden", present)] if present else []
+async def _check_entries(git: Git, folder: Path, depth: int) -> list[Reason]:
+    """Look at what git tracks there: files that status was told not to look at, and submodules."""
+    listed = b"\0" + await git.run(str(folder), "ls-files", "-v", "--stage", "-z")
+    hidden = [name for name in _HIDDEN.findall(listed) if os.path.lexists(os.fsencode(folder) + b"/" + name)]
+    reasons = [_reason("hidden", hidden)] if hidden else []
+    return reasons + await _check_submodules(git, folder, _SUBMODULE.findall(listed), depth)
 
 
 async def _check_commits(git: Git, folder: Path, head: str | None, branch: str | None) -> list[Reason]:
@@ -229,10 +228,8 @@ async def _count(git: Git, folder: Path, head: str, *without: str) -> int:
     return int(text(await git.run(str(folder), "rev-list", "--count", head, "--not", *without)))
 
 
-async def _check_submodules(git: Git, folder: Path, depth: int) -> list[Reason]:
+async def _check_submodules(git: Git, folder: Path, names: Sequence[bytes], depth: int) -> list[Reason]:
     """Look into every submodule that is there: its commits live in the worktree's own directory."""
-    listed = await git.run(str(folder), "ls-files", "--stage", "-z")
-    names = _SUBMODULE.findall(b"\0" + listed)
     reasons = []
     for name in names:
         inner = folder / os.fsdecode(name)

@@ -15,18 +15,16 @@ from hostsvc.tree import PathRefused
 from ptyd.protocol.errors import Code, PtydError
 
 
-async def look_again(base: Base, planned: Mapping[str, Found], candidate: Candidate) -> Found:
-    """Return what the candidate is now, from all sides.
+async def look_again(base: Base, candidate: Candidate) -> Found:
+    """Return what the candidate is now, from all sides; another one of its name is unrecognised.
 
     Raises:
-        Skipped: it is gone, or something else has its name.
+        Skipped: it is gone.
         PtydError: path_refused, when it cannot be seen.
     """
     found = await base.look_at(candidate.subject)
     if found is None:
         raise Skipped("it is gone")
-    if candidate.subject not in planned or found.entry.identity != planned[candidate.subject].entry.identity:
-        raise Skipped("it is something else by now")
     return found
 
 

@@ -72,7 +72,7 @@ class Triples:
         return decide_entry(claim, newest, now_ms=now_ms, ages=self._ages)
 
     async def act(self, candidate: Candidate, look: Look) -> Mapping[str, object]:
-        found = await look_again(self._base, self._found, candidate)
+        found = await look_again(self._base, candidate)
         seen = await self._index.read(passes.observations, self.name)
         check_again(candidate, await trio.to_thread.run_sync(self._decide, found, seen, self._now_ms()))
         if candidate.action is Action.UNLINK:

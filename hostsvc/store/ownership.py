@@ -73,9 +73,6 @@ def broken_since(db: Database, subjects: Sequence[str]) -> dict[str, int]:
     return dict(found.fetchall())
 
 
-def report_broken(db: Database, subject: str, path: str, now_ms: int) -> bool:
-    """Enter that a worktree is broken, once; its grace counts from here. False when that was done before."""
-    if broken_since(db, [subject]):
-        return False
+def report_broken(db: Database, subject: str, path: str, now_ms: int) -> None:
+    """Enter that a worktree is broken: its grace counts from the first time."""
     audit.append(db, at_ms=now_ms, event="broken", kind="worktree", subject=subject, detail={"path": path})
-    return True

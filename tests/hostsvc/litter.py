@@ -6,6 +6,7 @@ Real files, real git, a real index and the real engine; only the clock is a test
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -214,6 +215,16 @@ def littered(root: Path, **given: Any) -> Iterator[Litter]:
         yield litter
     finally:
         litter.close()
+
+
+@contextmanager
+def process_inside(folder: Path) -> Iterator[None]:
+    """A process whose working directory is that folder."""
+    with subprocess.Popen(["sleep", "1000"], cwd=folder) as child:
+        try:
+            yield
+        finally:
+            child.kill()
 
 
 def outcomes(recorded: dict[str, Any]) -> dict[str, str]:

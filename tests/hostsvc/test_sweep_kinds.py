@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from hostsvc.reaper.base import newest_change, scan
 from hostsvc.reaper.gate import Caps
 from hostsvc.sweep import UNRECOGNISED
 from ptyd.protocol.errors import PtydError
-from tests.hostsvc.litter import DAY, GONE, HOUR, SECRET, Litter, littered, outcomes
+from tests.hostsvc.litter import DAY, GONE, HOUR, SECRET, Litter, littered, outcomes, process_inside
 from tests.support.repos import fingerprint
 
 
@@ -112,12 +111,12 @@ async def test_A7_what_a_workspace_has_is_kept_however_old(litter: Litter) -> No
     litter.workspace("live")
     litter.triple("live", "live")
     litter.workspace("renewed", litter.path("other"))
-    litter.folder("other", "earlier", created_at_ms=litter.now_ms() - 9 * DAY)
+    litter.triple("other", "earlier", created_at_ms=litter.now_ms() - 9 * DAY)
     litter.later(9 * DAY)
     before = fingerprint(litter.base)
     recorded = await litter.sweep_twice()
     assert recorded["acts"] == []
-    assert litter.kept(recorded, "triples") == {"its workspace is there": 4}
+    assert litter.kept(recorded, "triples") == {"its workspace is there": 6}
     assert fingerprint(litter.base) == before
 
 
@@ -260,9 +259,8 @@ async def test_B19_a_process_inside_keeps_it(litter: Litter) -> None:
     folder = litter.folder("w", "done")
     (folder / "deep").mkdir()
     litter.later(2 * HOUR)
-    with subprocess.Popen(["sleep", "1000"], cwd=folder / "deep") as inside:
+    with process_inside(folder / "deep"):
         recorded = await litter.sweep()
-        inside.kill()
     assert litter.kept(recorded, "triples") == {"a process is inside": 1}
     assert outcomes(await litter.sweep()) == {"w": "trash done"}
 
@@ -274,9 +272,8 @@ async def test_B19_also_when_the_base_has_another_name(tmp_path: Path) -> None:
         litter.workspace("done", is_deleted=True)
         folder = litter.folder("w", "done")
         litter.later(2 * HOUR)
-        with subprocess.Popen(["sleep", "1000"], cwd=folder) as inside:
+        with process_inside(folder):
             assert (await litter.sweep())["acts"] == []
-            inside.kill()
 
 
 async def test_B20_an_owner_that_appears_before_the_act_keeps_it(

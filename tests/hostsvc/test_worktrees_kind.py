@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from hostsvc.git.command import Git
 from hostsvc.reaper import worktrees
-from tests.hostsvc.litter import DAY, GONE, Litter, littered, outcomes
+from tests.hostsvc.litter import DAY, GONE, Litter, littered, outcomes, process_inside
 from tests.support.repos import Repository, commit, fingerprint, git
 
 OLD = 2 * DAY
@@ -247,9 +248,8 @@ async def test_B19_a_process_inside_keeps_it(litter: Litter, repository: Reposit
     litter.workspace("done", is_deleted=True)
     folder = litter.worktree(repository, "w", "done")
     litter.later(OLD)
-    with subprocess.Popen(["sleep", "1000"], cwd=folder) as inside:
+    with process_inside(folder):
         recorded = await litter.sweep()
-        inside.kill()
     assert litter.kept(recorded) == {"a process is inside": 1}
     assert recorded["acts"] == []
 
@@ -279,13 +279,10 @@ async def test_B19_B20_B21_what_changes_between_plan_and_act_keeps_it(
     litter.workspace("done", is_deleted=True)
     folder = litter.worktree(repository, "w", "done")
     litter.later(OLD)
-    inside: list[subprocess.Popen[bytes]] = []
-    act = await before_the_act(
-        litter, monkeypatch, lambda: inside.append(subprocess.Popen(["sleep", "1000"], cwd=folder)), look
-    )
+    with ExitStack() as processes:
+        enter = partial(processes.enter_context, process_inside(folder))
+        act = await before_the_act(litter, monkeypatch, enter, look)
     assert act["outcome"] == "skipped", "B19: a process"
-    inside[0].kill()
-    inside[0].wait()
 
     def replace() -> None:
         os.rename(folder, litter.root / "away")
