@@ -25,7 +25,9 @@ class Engine:
             directory.mkdir(parents=True)
         for program in programs:
             path = self.bin / program
-            path.write_text(f'#!/bin/sh\nexec {sys.executable} {PROGRAM} {self.directory} {program} "$@"\n')
+            path.write_text(
+                f'#!/bin/sh\nexec {sys.executable} -I -S {PROGRAM} {self.directory} {program} "$@"\n'
+            )
             path.chmod(0o755)
         for name in ("sh", "sleep", "git"):  # the rest of PATH is left out: a real engine may be there
             self._link(name)

@@ -104,6 +104,8 @@ class Machine(RuleBasedStateMachine):
     """One host service's life."""
 
     places = Bundle("places")
+    next_run: str | None = None
+    """What the next spawn belongs to; see test_runs_model."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -206,7 +208,13 @@ class Machine(RuleBasedStateMachine):
         before = {shell.key for shell in self.world.shells}
         try:
             row = await service.births.spawn(
-                found, argv=[b"sh"], cwd=None, name=None, labels={}, on_leader_exit="keep"
+                found,
+                argv=[b"sh"],
+                cwd=None,
+                name=None,
+                labels={},
+                run=self.next_run,
+                on_leader_exit="keep",
             )
             self.beliefs.told.add(row.key)
         except PtydError as error:

@@ -7,7 +7,7 @@ that something is dead which lives: what is tested is what others make of its si
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +15,17 @@ import attrs
 import trio
 
 from hostsvc.live import KillResult, NotThere, Proven, Unproven
-from hostsvc.model import OWNER_LABEL, WORKSPACE_LABEL, Fact, Key, Known, LiveSession, LiveView, Unknown
+from hostsvc.model import (
+    OWNER_LABEL,
+    RUN_LABEL,
+    WORKSPACE_LABEL,
+    Fact,
+    Key,
+    Known,
+    LiveSession,
+    LiveView,
+    Unknown,
+)
 from hostsvc.processes import Marks
 from ptyd.protocol.errors import Code, PtydError
 from tests.hostsvc.values import NOW
@@ -51,6 +61,12 @@ class Shell:
     is_alive: bool = True
     proof: str | None = None
     is_recorded: bool = True
+    run: str | None = None
+
+    @property
+    def labels(self) -> dict[str, str]:
+        told = {OWNER_LABEL: self.owner, WORKSPACE_LABEL: self.workspace_id, RUN_LABEL: self.run}
+        return {key: value for key, value in told.items() if value is not None}
 
     @property
     def key(self) -> Key:
@@ -68,6 +84,7 @@ class Shell:
             state="running" if self.is_alive else "exited",
             owner=self.owner,
             workspace_id=self.workspace_id,
+            run=self.run,
             created_at_ms=self.created_at_ms,
             ended_at_ms=None if self.is_alive else self.created_at_ms,
             proof=self.proof,
@@ -98,7 +115,12 @@ class World:
         return self.now_ms
 
     def add(
-        self, key: Key, owner: str | None, workspace_id: str | None = None, instance: str | None = None
+        self,
+        key: Key,
+        owner: str | None,
+        workspace_id: str | None = None,
+        instance: str | None = None,
+        run: str | None = None,
     ) -> Shell | None:
         """Start a session at a ptyd, that of now if none is named; None when its id is fenced."""
         instance = instance or self.instance
@@ -113,6 +135,7 @@ class World:
             boot=self.boot,
             number=len(self.shells) + 1,
             created_at_ms=self.now_ms,
+            run=run,
         )
         self.shells.append(shell)
         return shell
@@ -170,7 +193,7 @@ class FakePtyd:
     def client(self) -> SimpleNamespace:
         return SimpleNamespace(hello=self.hello)
 
-    async def view(self) -> Fact[LiveView]:
+    async def view(self, *, labels: Mapping[str, str] | None = None) -> Fact[LiveView]:
         await self._arrive()
         if self.list_fault in (Fault.SILENT, Fault.ANSWER_LOST):
             return Unknown("ptyd did not list")
@@ -179,6 +202,8 @@ class FakePtyd:
         found = self.world.here()
         if self.list_fault is Fault.OMITS:
             found = found[::2]
+        wanted = (labels or {}).items()
+        found = [one for one in found if wanted <= one.labels.items()]
         return Known(
             LiveView(instance_id=self.world.instance, sessions={one.key: one.listed() for one in found})
         )
@@ -219,6 +244,7 @@ class FakePtyd:
             "key": key,
             "owner": labels[OWNER_LABEL],
             "workspace_id": labels[WORKSPACE_LABEL],
+            "run": labels.get(RUN_LABEL),
             "instance": self.world.instance,
         }
         if self.spawn_fault is Fault.REFUSES:
