@@ -14,6 +14,7 @@ from typing import Any
 import trio
 
 from hostsvc.clock import NowMs
+from hostsvc.crowd import Crowd
 from hostsvc.disposal import Disposal
 from hostsvc.index import Index
 from hostsvc.live import Live
@@ -33,6 +34,7 @@ class Births:
         index: Index,
         live: Live,
         disposal: Disposal,
+        crowd: Crowd,
         events: EventLog,
         now_ms: NowMs,
         *,
@@ -42,6 +44,7 @@ class Births:
         self._index = index
         self._live = live
         self._disposal = disposal
+        self._crowd = crowd
         self._events = events
         self._now_ms = now_ms
         self._owner = owner
@@ -74,14 +77,16 @@ class Births:
         """Start a session in a workspace and return its row.
 
         Raises:
-            PtydError: being_deleted; ptyd's own refusals; ptyd_unreachable.
+            PtydError: being_deleted; too_many_sessions, when a cap is reached and all are busy; ptyd's
+                own refusals; ptyd_unreachable.
 
         Cancellation: waits for the answer, and ends what nobody will hear of.
         """
         instance_id = self._live.instance()
         key = secrets.token_hex(10), 1
         with self.sheltered(key):
-            await self._write_row(key, workspace, instance_id, argv, cwd, name, labels)
+            async with self._crowd.admitted(workspace.id):
+                await self._write_row(key, workspace, instance_id, argv, cwd, name, labels)
             with trio.CancelScope(shield=True):
                 owned = {**labels, OWNER_LABEL: self._owner, WORKSPACE_LABEL: workspace.id}
                 row = await self._spawn(

@@ -45,6 +45,11 @@ _TYPES: Final[Mapping[str, tuple[type, ...]]] = {
     "labels": (dict,),
     "created_at_ms": (int,),
     "boot_id": (str, NoneType),
+    "age_ms": (int,),
+    "attached": (int,),
+    "output_offset": (int,),
+    "last_output_age_ms": (int, NoneType),
+    "busy": (bool, NoneType),
     **dict.fromkeys(_NUMBERS, (int, NoneType)),
 }
 """What decisions and rows rest on: a ptyd that gets one of these wrong is not believed at all."""
@@ -140,11 +145,13 @@ class Live:
 
     # -- looking -----------------------------------------------------------------------------------
 
-    async def listing(self) -> Fact[Listing]:
+    async def listing(
+        self, *, labels: Mapping[str, str] | None = None, detail: bool = False
+    ) -> Fact[Listing]:
         """Return what ptyd lists, complete or not."""
         try:
             with trio.fail_after(LIST_DEADLINE_S):
-                return Known(believed(await self.client().list()))
+                return Known(believed(await self.client().list(labels=labels, detail=detail)))
         except trio.TooSlowError:
             return Unknown(f"ptyd did not list within {LIST_DEADLINE_S:g} s")
         except PtydError as error:
@@ -174,9 +181,17 @@ class Live:
 
     async def get(self, id_: str) -> Fact[LiveSession]:
         """Look at one; not_found is Unknown here, because one answer is no complete list."""
+        match await self.look_at(id_):
+            case Known(session):
+                return Known(live_session(session))
+            case unknown:
+                return Unknown(getattr(unknown, "why", "ptyd does not tell"))
+
+    async def look_at(self, id_: str) -> Fact[Session]:
+        """Look at one with all that ptyd tells of it, also whether it is busy; otherwise as `get`."""
         try:
             with trio.fail_after(LIST_DEADLINE_S):
-                return Known(live_session(_sound(await self.client().get(id_))))
+                return Known(_sound(await self.client().get(id_)))
         except trio.TooSlowError:
             return Unknown(f"ptyd did not answer within {LIST_DEADLINE_S:g} s")
         except PtydError as error:

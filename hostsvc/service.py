@@ -13,14 +13,17 @@ from hostsvc.adoption import Adoption
 from hostsvc.births import Births
 from hostsvc.clock import NowMs
 from hostsvc.config import Config
+from hostsvc.crowd import Crowd
 from hostsvc.deletion import Deletion
 from hostsvc.disposal import Disposal
 from hostsvc.follower import Follower
+from hostsvc.idle import Room
 from hostsvc.index import Index
 from hostsvc.live import Live
 from hostsvc.policy import Limits
 from hostsvc.reaper.engine import Reaper, Schedule
 from hostsvc.reaper.gate import Caps
+from hostsvc.reaper.idle import Idle
 from hostsvc.reaper.orphans import Orphans
 from hostsvc.reaper.stale_rows import StaleRows
 from hostsvc.reaper.stuck_sagas import StuckSagas
@@ -54,7 +57,10 @@ class Service:
             forbidden=[config.state_dir, config.runtime_dir],
         )
         self.disposal = Disposal(index, live, self.events, now_ms, config.kills_at_once)
-        self.births = Births(index, live, self.disposal, self.events, now_ms, owner=owner, run_id=self.run_id)
+        self.crowd = Crowd(index, live, self.disposal, _room(config), owner=owner)
+        self.births = Births(
+            index, live, self.disposal, self.crowd, self.events, now_ms, owner=owner, run_id=self.run_id
+        )
         self.deletion = Deletion(
             index,
             self.disposal,
@@ -65,7 +71,7 @@ class Service:
             nursery,
             run_id=self.run_id,
         )
-        self.follower = Follower(index, live, self.disposal)
+        self.follower = Follower(index, live, self.disposal, self.crowd)
         self.adoption = Adoption(index, live, self.births, self.events, owner=owner, run_id=self.run_id)
         limits = Limits(age_floor_ms=int(config.age_floor_s * 1000))
         self.reaper = Reaper(
@@ -75,6 +81,7 @@ class Service:
                     index, self.disposal, self.births, self.places, limits, int(config.keep_rows_s * 1000)
                 ),
                 Orphans(index, live, self.disposal, self.births, limits, owner),
+                Idle(self.crowd, self.births),
                 Trash(index, self.places),
             ],
             index,
@@ -88,3 +95,12 @@ class Service:
                 deadline_s=config.reaper_deadline_s,
             ),
         )
+
+
+def _room(config: Config) -> Room:
+    """How many sessions there may be; a setting of 0 means any number."""
+    return Room(
+        ttl_ms=int(config.idle_ttl_s * 1000) or None,
+        per_workspace=config.sessions_per_workspace or None,
+        per_host=config.sessions_per_host or None,
+    )

@@ -13,7 +13,7 @@ from ptyd.protocol.errors import Code
 from ptyd.protocol.fields import spec
 from ptyd.protocol.kinds import BOOL, TOKEN, array, choice
 
-KINDS: Final = ("sagas", "rows", "sessions", "trash")
+KINDS: Final = ("sagas", "rows", "sessions", "idle", "trash")
 """What the reaper looks for, in the order in which it does."""
 
 

@@ -38,6 +38,15 @@ def find_open(db: Database) -> list[SessionRow]:
     return [rows.session(raw) for raw in db.query(f"SELECT * FROM sessions WHERE {OPEN}")]
 
 
+def find_wanted(db: Database) -> list[SessionRow]:
+    """Return the rows that are not over and whose end nobody asked for, in workspaces that are in use."""
+    found = db.query(
+        "SELECT s.* FROM sessions AS s JOIN workspaces AS w ON w.id = s.workspace_id"
+        f" WHERE s.{OPEN} AND s.dispose_requested_at_ms IS NULL AND w.state = 'active'"
+    )
+    return [rows.session(raw) for raw in found]
+
+
 def find_keys(db: Database, keys: Collection[Key]) -> dict[Key, SessionRow]:
     """Return the rows there are of these, over or not."""
     wanted = to_json([list(key) for key in keys])
