@@ -19,8 +19,9 @@ from hostsvc.disposal import Disposal
 from hostsvc.index import Index
 from hostsvc.live import Live
 from hostsvc.model import OWNER_LABEL, WORKSPACE_LABEL, Key, LiveSession, SessionRow, Workspace
+from hostsvc.restart import Launch
 from hostsvc.states import SessionStatus
-from hostsvc.store import sessions
+from hostsvc.store import births, sessions
 from ptyd import procs
 from ptyd.protocol.errors import Code, PtydError
 from ptyd.protocol.eventlog import EventLog
@@ -72,9 +73,23 @@ class Births:
         cwd: bytes | None,
         name: str | None,
         labels: Mapping[str, str],
+        launch: Launch | None = None,
+        again: SessionRow | None = None,
+        restarts: int = 0,
         **fields: Any,
     ) -> SessionRow:
         """Start a session in a workspace and return its row.
+
+        Args:
+            workspace: Where.
+            argv: The program and its arguments.
+            cwd: Working directory; the workspace's folder when None.
+            name: Another way to refer to it.
+            labels: The caller's own.
+            launch: How to start it again, if that is to be.
+            again: What it is another generation of; it must still be wanted.
+            restarts: So many starts in a row did not last.
+            fields: What else ptyd is given.
 
         Raises:
             PtydError: being_deleted; too_many_sessions, when a cap is reached and all are busy; ptyd's
@@ -83,10 +98,12 @@ class Births:
         Cancellation: waits for the answer, and ends what nobody will hear of.
         """
         instance_id = self._live.instance()
-        key = secrets.token_hex(10), 1
+        key = (secrets.token_hex(10), 1) if again is None else (again.id, again.generation + 1)
         with self.sheltered(key):
             async with self._crowd.admitted(workspace.id):
-                await self._write_row(key, workspace, instance_id, argv, cwd, name, labels)
+                await self._write_row(
+                    key, workspace, instance_id, argv, cwd, name, labels, launch, again, restarts
+                )
             with trio.CancelScope(shield=True):
                 owned = {**labels, OWNER_LABEL: self._owner, WORKSPACE_LABEL: workspace.id}
                 row = await self._spawn(
@@ -109,9 +126,15 @@ class Births:
         cwd: bytes | None,
         name: str | None,
         labels: Mapping[str, str],
+        launch: Launch | None,
+        again: SessionRow | None,
+        restarts: int,
     ) -> None:
         is_taken_in = await self._index.write(
-            sessions.insert_spawning,
+            births.insert,
+            launch=launch,
+            again=None if again is None else again.key,
+            restarts=restarts,
             id_=key[0],
             generation=key[1],
             workspace_id=workspace.id,
@@ -176,7 +199,9 @@ class Births:
             return
         self._under_way.discard(key)
         try:
-            await self._disposal.dispose(key, reason="its spawn was never answered", is_forced=True)
+            await self._disposal.dispose(
+                key, reason="its spawn was never answered", is_forced=True, is_doubt=True
+            )
         except PtydError:
             pass  # the intent is written: the reaper goes on
 

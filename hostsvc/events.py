@@ -19,6 +19,8 @@ EVENT_TYPES: Final[dict[str, str]] = {
     "session.lost": "it is gone, and how it ended was not recorded",
     "session.failed": "it never ran",
     "session.stuck": "its kill has failed so often that a person should look",
+    "session.restarted": "it had ended by itself, and the next generation of it runs",
+    "session.restart_given_up": "it does not last: it was started again as often as is allowed",
     "session.orphan_killed": "a living one without a row that wants it was ended",
     "session.adopted": "it was taken over from a lost index",
     "reaper.progress": "a pass is under way: `done` of `total`",

@@ -28,6 +28,7 @@ from hostsvc.reaper.orphans import Orphans
 from hostsvc.reaper.stale_rows import StaleRows
 from hostsvc.reaper.stuck_sagas import StuckSagas
 from hostsvc.reaper.trash import Trash
+from hostsvc.restarter import Restarter
 from hostsvc.teardown import Teardown
 from hostsvc.workspaces import Workspaces
 from ptyd.protocol.eventlog import EventLog
@@ -73,6 +74,7 @@ class Service:
         )
         self.follower = Follower(index, live, self.disposal, self.crowd)
         self.adoption = Adoption(index, live, self.births, self.events, owner=owner, run_id=self.run_id)
+        self.restarter = Restarter(index, self.births, self.events, now_ms)
         limits = Limits(age_floor_ms=int(config.age_floor_s * 1000))
         self.reaper = Reaper(
             [
