@@ -111,6 +111,7 @@ class App:
                 nursery.start_soon(service.reaper.run)
                 nursery.start_soon(service.follower.run)
                 nursery.start_soon(service.restarter.run)
+                nursery.start_soon(service.monitor.run)
                 service.events.emit("service.ready")
                 log.info("ready", index=owner, ptyd=live.instance_id)
                 self._say(f"hostsvc serves {self._runtime.path}")

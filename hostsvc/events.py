@@ -25,6 +25,9 @@ EVENT_TYPES: Final[dict[str, str]] = {
     "session.adopted": "it was taken over from a lost index",
     "reaper.progress": "a pass is under way: `done` of `total`",
     "reaper.pass": "a pass found or did something new",
+    "ptyd.restarted": "it did not answer, and its process was replaced; its sessions live on",
+    "ptyd.circuit_opened": "restarts do not help: there are no more of them until a person says so",
+    "ptyd.circuit_closed": "a person has said so",
     "service.ready": "requests are served",
     "service.stopping": "every connection will be closed",
 }

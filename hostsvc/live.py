@@ -122,6 +122,11 @@ class Live:
         told = None if self._client is None else self._client.hello
         return told if isinstance(told, dict) else {}
 
+    @property
+    def was_stopped(self) -> bool:
+        """Whether ptyd has said that it was told to stop: then nobody starts it from here."""
+        return self._client is not None and self._client.was_stopped
+
     def instance(self) -> str:
         """The instance that is spoken to.
 

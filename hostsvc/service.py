@@ -20,7 +20,9 @@ from hostsvc.follower import Follower
 from hostsvc.idle import Room
 from hostsvc.index import Index
 from hostsvc.live import Live
+from hostsvc.monitor import Monitor
 from hostsvc.policy import Limits
+from hostsvc.ptyd_process import PtydProcess
 from hostsvc.reaper.engine import Reaper, Schedule
 from hostsvc.reaper.gate import Caps
 from hostsvc.reaper.idle import Idle
@@ -30,6 +32,7 @@ from hostsvc.reaper.stuck_sagas import StuckSagas
 from hostsvc.reaper.trash import Trash
 from hostsvc.restarter import Restarter
 from hostsvc.teardown import Teardown
+from hostsvc.watchdog import Patience
 from hostsvc.workspaces import Workspaces
 from ptyd.protocol.eventlog import EventLog
 
@@ -72,6 +75,9 @@ class Service:
             nursery,
             run_id=self.run_id,
         )
+        self.monitor = Monitor(
+            index, live, PtydProcess(str(config.runtime_dir)), self.events, _patience(config)
+        )
         self.follower = Follower(index, live, self.disposal, self.crowd)
         self.adoption = Adoption(index, live, self.births, self.events, owner=owner, run_id=self.run_id)
         self.restarter = Restarter(index, self.births, self.events, now_ms)
@@ -105,4 +111,13 @@ def _room(config: Config) -> Room:
         ttl_ms=int(config.idle_ttl_s * 1000) or None,
         per_workspace=config.sessions_per_workspace or None,
         per_host=config.sessions_per_host or None,
+    )
+
+
+def _patience(config: Config) -> Patience:
+    return Patience(
+        failures=config.probe_failures,
+        interval_s=config.probe_interval_s,
+        stale_s=config.probe_stale_s,
+        restarts=config.probe_restarts,
     )

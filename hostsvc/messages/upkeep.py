@@ -43,3 +43,9 @@ class Passes:
 @attrs.frozen(kw_only=True)
 class Health:
     """Tell whether somebody should look."""
+
+
+@method("health.reset", shapes.HealthResult)
+@attrs.frozen(kw_only=True)
+class HealthReset:
+    """Let ptyd be restarted again, after restarts that did not help."""
