@@ -52,5 +52,7 @@ def _parse_text(value: object) -> str:
 
 
 TEXT: Final = Kind("str", f"at most {MAX_TEXT} characters, no NUL", _parse_text)
+ANYTHING: Final = Kind("any", "", lambda value: value)
+"""For what is judged by its meaning, and must not fail by its form."""
 COMMAND: Final = array(TEXT, 1, 64, f"1..64 strings of at most {MAX_TEXT} characters")
 LISTED: Final = integer(1, MAX_LISTED)

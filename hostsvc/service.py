@@ -30,6 +30,7 @@ from hostsvc.reaper.orphans import Orphans
 from hostsvc.reaper.stale_rows import StaleRows
 from hostsvc.reaper.stuck_sagas import StuckSagas
 from hostsvc.reaper.trash import Trash
+from hostsvc.reconciler import Reconciler
 from hostsvc.restarter import Restarter
 from hostsvc.teardown import Teardown
 from hostsvc.watchdog import Patience
@@ -77,6 +78,14 @@ class Service:
         )
         self.monitor = Monitor(
             index, live, PtydProcess(str(config.runtime_dir)), self.events, _patience(config)
+        )
+        self.reconciler = Reconciler(
+            index,
+            self.crowd,
+            self.deletion,
+            now_ms,
+            cap=config.reconcile_cap,
+            age_floor_ms=int(config.age_floor_s * 1000),
         )
         self.follower = Follower(index, live, self.disposal, self.crowd)
         self.adoption = Adoption(index, live, self.births, self.events, owner=owner, run_id=self.run_id)

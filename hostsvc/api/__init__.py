@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from hostsvc.api.handlers import Answer, Handlers
+from hostsvc.api.reconcile import Reconcile
 from hostsvc.api.sagas import Sagas
 from hostsvc.api.sessions import Sessions
 from hostsvc.api.upkeep import Upkeep
@@ -19,7 +20,7 @@ class Api:
     """Serves requests."""
 
     def __init__(self, service: Service) -> None:
-        parts = (Workspaces, Sessions, Sagas, Upkeep)
+        parts = (Workspaces, Reconcile, Sessions, Sagas, Upkeep)
         self._handlers: Handlers = {
             request: handler for part in parts for request, handler in part(service).handlers.items()
         }

@@ -6,6 +6,7 @@ The handlers build plain maps; tests hold them to these classes, and protocol.md
 from typing import Final
 
 from hostsvc.shapes.common import HelloResult
+from hostsvc.shapes.reconcile import WorkspaceReconcileResult
 from hostsvc.shapes.sagas import Saga, SagaGetResult, SagaListResult
 from hostsvc.shapes.sessions import Foreign, SessionAdoptResult, SessionListResult, SessionRow
 from hostsvc.shapes.upkeep import HEALTH, PASS_STATES, HealthResult, Pass, PassesResult
@@ -38,4 +39,5 @@ __all__ = [
     "Workspace",
     "WorkspaceDeleteResult",
     "WorkspaceListResult",
+    "WorkspaceReconcileResult",
 ]
