@@ -112,6 +112,7 @@ class App:
                 nursery.start_soon(service.follower.run)
                 nursery.start_soon(service.restarter.run)
                 nursery.start_soon(service.monitor.run)
+                nursery.start_soon(service.watching.run)
                 service.events.emit("service.ready")
                 log.info("ready", index=owner, ptyd=live.instance_id)
                 self._say(f"hostsvc serves {self._runtime.path}")

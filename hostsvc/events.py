@@ -10,6 +10,7 @@ EVENT_TYPES: Final[dict[str, str]] = {
     "workspace.deleting": "its deletion is sealed: it takes nothing new",
     "workspace.deleted": "it is gone; `left` sessions are still to be proven dead",
     "workspace.deletion_undone": "its deletion was undone before the point of no return",
+    "workspace.unfollowed": "what its worktree is at is not known any more: `reason`",
     "saga.step": "a deletion has begun a step",
     "saga.stuck": "a deletion has failed so often that a person should look",
     "session.created": "its program runs",

@@ -17,6 +17,7 @@ from hostsvc.crowd import Crowd
 from hostsvc.deletion import Deletion
 from hostsvc.disposal import Disposal
 from hostsvc.follower import Follower
+from hostsvc.git.command import Git
 from hostsvc.idle import Room
 from hostsvc.index import Index
 from hostsvc.live import Live
@@ -34,6 +35,7 @@ from hostsvc.reconciler import Reconciler
 from hostsvc.restarter import Restarter
 from hostsvc.teardown import Teardown
 from hostsvc.watchdog import Patience
+from hostsvc.watching import LOOK_S, Watching
 from hostsvc.workspaces import Workspaces
 from ptyd.protocol.eventlog import EventLog
 
@@ -86,6 +88,9 @@ class Service:
             now_ms,
             cap=config.reconcile_cap,
             age_floor_ms=int(config.age_floor_s * 1000),
+        )
+        self.watching = Watching(
+            index, Git(deadline_s=min(LOOK_S, config.git_deadline_s)), self.events, now_ms
         )
         self.follower = Follower(index, live, self.disposal, self.crowd)
         self.adoption = Adoption(index, live, self.births, self.events, owner=owner, run_id=self.run_id)
