@@ -65,7 +65,7 @@ class Monitor:
     async def remember(self) -> None:
         """Take over what the service before us has given up."""
         try:
-            because = await self._index.read(meta.find, meta.PTYD_CIRCUIT)
+            because = await self._index.read(meta.find, meta.CIRCUIT)
         except PtydError as error:
             log.error("whether ptyd may be restarted is not known; it is", error=str(error))
             return
@@ -87,7 +87,7 @@ class Monitor:
         Raises:
             PtydError: index_failed; nothing has changed.
         """
-        await self._index.write(meta.remove, meta.PTYD_CIRCUIT)
+        await self._index.write(meta.remove, meta.CIRCUIT)
         if self.watch.is_open:
             log.info("ptyd may be restarted again")
             self._events.emit("ptyd.circuit_closed")
@@ -149,6 +149,6 @@ class Monitor:
         log.error("ptyd is not restarted any more; see: ptyd doctor, hostsvc health --reset", reason=reason)
         self._events.emit("ptyd.circuit_opened", reason=reason)
         try:
-            await self._index.write(meta.put, meta.PTYD_CIRCUIT, reason)
+            await self._index.write(meta.put, meta.CIRCUIT, reason)
         except PtydError as error:
             log.error("that ptyd is not restarted any more is forgotten at the next start", error=str(error))

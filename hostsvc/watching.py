@@ -181,6 +181,7 @@ class Watching:
         self._seen[key] = attrs.evolve(self._seen.get(key, Seen()), unknown=why)
         if is_news:
             self._report(key, why)
+        self._wake()  # its folder may be gone
         self._pausing.add(key)
         nursery.start_soon(self._look_later, key, pause_s)
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from sqlite_utils import Database
 
-PTYD_CIRCUIT: Final = "ptyd_circuit"
+CIRCUIT: Final = "ptyd_circuit"
 """Why ptyd is not restarted any more until a person says so; absent as long as it is."""
 
 

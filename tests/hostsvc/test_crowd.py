@@ -8,8 +8,18 @@ from typing import Any
 
 import pytest
 
-from tests.hostsvc.liar import DeceivedHost, Edit, Liar, Refuse
-from tests.hostsvc.places import OWNER, acts, is_alive, reap, reap_until, row_of, serve, session, workspace
+from tests.hostsvc.liar import DeceivedHost, Edit, Hold, Liar, Refuse
+from tests.hostsvc.places import (
+    OWNER,
+    acts,
+    is_alive,
+    reap,
+    reap_until,
+    row_of,
+    serve,
+    session,
+    workspace,
+)
 from tests.support.daemon import RuntimeDir
 from tests.support.host import HostService
 from tests.support.rpc import RpcError
@@ -199,4 +209,27 @@ def test_B31_used_again_between_plan_and_act_is_kept(liar: Liar, told: HostServi
     with host.runtime.connect() as viewer:
         viewer.call("session.attach", id=one["id"])
     wait_until(lambda: acts(reap(host, kinds=["idle"])) == {}, what="its use was noted")
+    assert is_alive(one)
+
+
+def test_B28_what_has_gone_since_the_plan_makes_the_cap_hold(liar: Liar, told: HostService) -> None:
+    """Between plan and act another one was disposed of: nothing is over the cap any more, and none goes."""
+    host = serve(told)
+    workspace(host, id="w")
+    one, other = session(host, "w", IDLE), session(host, "w")
+    host.stop()
+    old(liar, {one["id"]: MINUTE_MS}, busy={one["id"]: True})
+    serve(host, HOSTSVC_SESSIONS_PER_HOST="1")
+    old(liar, {one["id"]: MINUTE_MS})
+    wait_until(lambda: host.runtime.call("session.get", id=one["id"])["age_ms"] > 2000, what="it is older")
+    held = liar.lies["session.get"] = Hold("request")
+    with ThreadPoolExecutor() as threads:
+        passing = threads.submit(reap, host, kinds=["idle"])
+        held.wait_held()
+        old(liar, {one["id"]: MINUTE_MS})
+        host.call("session.dispose", id=other["id"])
+        held.release.set()
+        found = passing.result(30)
+    (act,) = found["acts"]
+    assert (act["outcome"], act["error"]) == ("skipped", "nothing is over its limit any more")
     assert is_alive(one)

@@ -6,13 +6,16 @@ import json
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hostsvc.saga import Step
+from tests.hostsvc.liar import DeceivedHost, Edit, Liar
 from tests.hostsvc.places import editing, is_alive, peek, serve, session, workspace
+from tests.support.daemon import RuntimeDir
 from tests.support.host import HostService
 from tests.support.waiting import wait_until
 
@@ -187,6 +190,41 @@ def test_E4_past_its_point_of_no_return_it_only_goes_forward(host: HostService) 
     assert (done["healed"], list(done["kept"])) == ([], ["w"])
     assert host.call("saga.resume", id="half")["state"] == "done"
     assert reconcile(host, live=["w"], complete=True)["gone"] == ["w"]
+
+
+def test_E4_a_deletion_that_somebody_is_at_is_not_healed(host: HostService) -> None:
+    serve_old(host)
+    wait = ["sh", "-c", "until [ -e go ]; do sleep 0.02; done"]
+    place = workspace(host, id="w", teardown=wait)
+    with ThreadPoolExecutor() as threads:
+        deleting = threads.submit(host.call, "workspace.delete", id="w")
+        wait_until(lambda: states(host) == {"w": "deleting"}, what="its deletion is sealed")
+        done = reconcile(host, live=["w"], complete=True)
+        Path(place["path"], "go").touch()
+        assert deleting.result(30)["state"] == "deleted"
+    assert (done["healed"], list(done["kept"])) == ([], ["w"])
+    assert states(host) == {"w": "deleted"}
+
+
+def test_E7_what_comes_into_use_between_plan_and_act_is_kept(daemon: RuntimeDir) -> None:
+    looks = []
+
+    def change(told: Any) -> Any:
+        looks.append(1)
+        for one in told["sessions"]:
+            one.update(busy=len(looks) > 1, age_ms=3_600_000)
+        return told
+
+    with Liar(daemon.base / "liar", daemon.socket) as liar:
+        host = DeceivedHost(liar, HostService(daemon))
+        serve_old(host, "w")
+        made = session(host, "w", IDLE)
+        liar.lies["session.list"] = Edit(change)
+        done = reconcile(host, live=[], complete=True)
+        assert (done["dropped"], list(done["kept"])) == ([], ["w"])
+        assert states(host) == {"w": "active"}
+        assert is_alive(made)
+        host.stop()
 
 
 # --- the command line ----------------------------------------------------------------------------

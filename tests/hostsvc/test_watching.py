@@ -12,6 +12,8 @@ import trio
 from hostsvc import retries, watching
 from hostsvc.git.command import Git, GitUnknown
 from hostsvc.git.state import GitState, parse_state, read_state
+from hostsvc.index import Index
+from hostsvc.model import Workspace
 from hostsvc.store import workspaces
 from hostsvc.watching import Watching
 from ptyd.protocol.eventlog import EventLog
@@ -112,6 +114,27 @@ def test_E10_a_folder_that_is_gone_is_given_up_visibly_and_made_by_nobody(
 # --- by itself -----------------------------------------------------------------------------------
 
 
+async def adopted(tmp_path: Path, place: Path) -> tuple[Index, Workspace]:
+    """An index with one workspace, whose folder this is."""
+    index = inline_index(tmp_path / "state")
+    found = place.stat()
+    made = await index.write(
+        workspaces.insert,
+        id_="w",
+        generation=None,
+        name=None,
+        path=str(place),
+        is_ours=False,
+        labels={},
+        teardown=None,
+        is_protected=False,
+        now_ms=1,
+    )
+    await index.write(workspaces.activate, made, found.st_dev, found.st_ino)
+    [row] = await index.read(workspaces.find_all)
+    return index, row
+
+
 async def test_E10_a_budget_one_report_then_slowly_and_success_resets(
     tmp_path: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,15 +145,8 @@ async def test_E10_a_budget_one_report_then_slowly_and_success_resets(
     program = tmp_path / "git"
     program.write_text(f"#!/bin/sh\necho x >> {tmp_path}/calls\nexit 1\n")
     program.chmod(0o700)
-    index = inline_index(tmp_path / "state")
+    index, row = await adopted(tmp_path, place)
     events = EventLog("tests", lambda: 0)
-    found = place.stat()
-    made = await index.write(
-        workspaces.insert, id_="w", generation=None, name=None, path=str(place), is_ours=False,
-        labels={}, teardown=None, is_protected=False, now_ms=1,
-    )  # fmt: skip
-    await index.write(workspaces.activate, made, found.st_dev, found.st_ino)
-    [row] = await index.read(workspaces.find_all)
     one = Watching(index, Git(str(program)), events, lambda: 1)
 
     def reports() -> int:
@@ -177,5 +193,38 @@ async def test_a_watcher_that_fails_is_told_once_and_tried_again(
         await trio_wait_until(lambda: one._watch_retries.is_spent, what="its budget is spent")
         await trio_wait_until(lambda: ("w", 1) in one._seen, what="it is looked at all the same")
         assert len(tries) == retries.Retries().budget
+        nursery.cancel_scope.cancel()
+    index.close()
+
+
+async def test_what_changed_before_the_watcher_was_ready_is_looked_at(
+    tmp_path: Path, repository: Repository
+) -> None:
+    """Nothing changes any more, and each is heard of once."""
+    place = repository.worktree(tmp_path / "w")
+    index = inline_index(tmp_path / "state")
+    one = Watching(index, Git(), EventLog("tests", lambda: 0), lambda: 1)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one._run_watcher, {("w", 1): place})
+        await trio_wait_until(lambda: one._changed == {("w", 1)}, what="it is heard of")
+        nursery.cancel_scope.cancel()
+    index.close()
+
+
+async def test_a_folder_that_went_before_the_watcher_was_ready_is_given_up(
+    tmp_path: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody hears of that: the look that fails is what tells."""
+    monkeypatch.setattr(watching, "PAUSE_S", 0.01)
+    monkeypatch.setattr(watching.Watching, "_watch_in_thread", lambda self, targets, stop: stop.wait())
+    place = repository.worktree(tmp_path / "w")
+    index, row = await adopted(tmp_path, place)
+    one = Watching(index, Git(), EventLog("tests", lambda: 0), lambda: 1)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.run)
+        await trio_wait_until(lambda: one.view(row) is not None, what="it is seen")
+        shutil.rmtree(place)
+        one._hear({("w", 1)})
+        await trio_wait_until(lambda: "cannot be seen" in str(one.view(row)), what="it is given up")
         nursery.cancel_scope.cancel()
     index.close()
