@@ -10,7 +10,7 @@ from sqlite_utils import Database
 from hostsvc.model import Key, LiveSession, SessionRow
 from hostsvc.policy import Retry
 from hostsvc.states import PROVEN, SessionStatus
-from hostsvc.store import audit, rows, runs
+from hostsvc.store import audit, launches, rows, runs
 from hostsvc.store.rows import to_json
 
 OPEN: Final = "status IN ('spawning', 'active')"
@@ -36,6 +36,15 @@ def find(db: Database, id_: str, generation: int | None = None) -> SessionRow | 
 def find_open(db: Database) -> list[SessionRow]:
     """Return every row whose session is not over."""
     return [rows.session(raw) for raw in db.query(f"SELECT * FROM sessions WHERE {OPEN}")]
+
+
+def find_wanted(db: Database) -> list[SessionRow]:
+    """Return the rows that are not over and whose end nobody asked for, in workspaces that are in use."""
+    found = db.query(
+        "SELECT s.* FROM sessions AS s JOIN workspaces AS w ON w.id = s.workspace_id"
+        f" WHERE s.{OPEN} AND s.dispose_requested_at_ms IS NULL AND w.state = 'active'"
+    )
+    return [rows.session(raw) for raw in found]
 
 
 def find_keys(db: Database, keys: Collection[Key]) -> dict[Key, SessionRow]:
@@ -205,12 +214,15 @@ def _birth(live: LiveSession) -> dict[str, Any]:
 
 
 def request_dispose(
-    db: Database, key: Key, *, reason: str, is_forced: bool, now_ms: int
+    db: Database, key: Key, *, reason: str, is_forced: bool, is_doubt: bool = False, now_ms: int
 ) -> SessionRow | None:
     """Stamp the intent; the first one stays. Makes the next attempt due at once.
 
-    Also on a lost one: should it be here again, it is to go.
+    Also on a lost one: should it be here again, it is to go. It is not started again, unless this is only our
+    own doubt whether its start was heard (`is_doubt`).
     """
+    if not is_doubt:
+        launches.remove(db, key)
     db.execute(
         "UPDATE sessions SET dispose_reason = coalesce(dispose_reason, :reason),"
         " dispose_requested_at_ms = coalesce(dispose_requested_at_ms, :now),"
@@ -229,6 +241,7 @@ def request_dispose_all(db: Database, workspace_id: str, *, reason: str, now_ms:
         f" WHERE workspace_id = :workspace AND NOT {PROVEN_DEAD}",
         {"reason": reason, "now": now_ms, "workspace": workspace_id},
     )
+    launches.remove_of_workspace(db, workspace_id)
 
 
 def record_attempt(db: Database, key: Key, *, error: str, retry: Retry, now_ms: int) -> bool:

@@ -57,6 +57,11 @@ class Client:
         """The latest daemon's answer to hello: instance_id, daemon_id, pid, version, limits, …."""
         return self._link.hello
 
+    @property
+    def was_stopped(self) -> bool:
+        """Whether the daemon has said that it was told to stop, and none was reached since."""
+        return self._dialer.was_stopped
+
     # --- sessions ---------------------------------------------------------------------------------
 
     async def spawn(

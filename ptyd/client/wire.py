@@ -130,6 +130,10 @@ class Dialer:
         """The daemon has said that it stops."""
         self._stopped = True
 
+    @property
+    def was_stopped(self) -> bool:
+        return self._stopped
+
     async def dial(self) -> Wire:
         """Connect and say hello, once.
 

@@ -84,6 +84,7 @@ def _is_busy(session: Session, look: Body, quiet_ms: int | None) -> bool:
         foreground is not None
         and foreground["pgid"] == session.fact("pid")
         and not session.attached
+        and not session.is_followed
         and (quiet_ms is None or quiet_ms > BUSY_OUTPUT_MS)
         and os.path.basename(session.record["argv"][0]).lstrip("-") in SHELLS
     )

@@ -306,6 +306,11 @@ class Session:
         for follower in list(self._followers):
             follower.session_changed()
 
+    @property
+    def is_followed(self) -> bool:
+        """Tell whether an attachment or a waiting request is served from it just now."""
+        return bool(self._followers)
+
     def follow(self, follower: Follower) -> None:
         """Begin to be told of changes. Without followers a flooding session does not even wake us."""
         self._followers.add(follower)

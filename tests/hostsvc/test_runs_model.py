@@ -185,9 +185,7 @@ class RunsMachine(Machine):
                 assert self._is_wanted(shell.run) or shell.run not in self.holders
         for run in runs.find_unfinished(self.index._db):
             if run.state is RunState.ENDING:
-                assert sessions.find_of_run(self.index._db, run.id), (
-                    "it is not over, with nothing left"
-                )
+                assert sessions.find_of_run(self.index._db, run.id), "it is not over, with nothing left"
 
 
 TestRunsModel = RunsMachine.TestCase
