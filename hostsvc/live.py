@@ -14,7 +14,7 @@ import trio
 
 from hostsvc.believed import believed, exit_map, live_session, sound
 from hostsvc.model import Fact, Key, Known, LiveSession, LiveView, Unknown
-from ptyd.client import Client, Listing, PtydError, open_client
+from ptyd.client import Client, Listing, PtydError, Session, open_client
 from ptyd.protocol.errors import Code
 from ptyd.protocol.results import PROOFS
 
