@@ -24,6 +24,11 @@ _OVERRIDES: Final = (
     "core.hooksPath=/dev/null",
     "core.untrackedCache=false",
     "core.preloadIndex=true",
+    "core.trustctime=true",  # with the next three git would not see a change that keeps size and time
+    "core.checkStat=default",
+    "core.ignoreStat=false",
+    "core.fileMode=true",
+    "core.ignoreCase=false",
     "status.showUntrackedFiles=all",
     "status.renames=false",
     "submodule.recurse=false",
@@ -90,16 +95,20 @@ class Git:
             raise GitUnknown(f"git {arguments[0]} ended with {ended.returncode}")
         return ended.stdout
 
-    async def test(self, folder: str, *arguments: str) -> bool:
-        """Run a command that answers by its status: 0 yes, 1 no.
+    async def ask(self, folder: str, *arguments: str) -> bytes | None:
+        """Run a command that says by its status 1 that there is nothing to tell.
 
         Raises:
-            GitUnknown: any other status.
+            GitUnknown: any other status than 0 and 1.
         """
         ended = await self._call(folder, arguments, (), None)
         if ended.returncode not in (0, 1):
             raise GitUnknown(f"git {arguments[0]} ended with {ended.returncode}")
-        return ended.returncode == 0
+        return None if ended.returncode else ended.stdout
+
+    async def test(self, folder: str, *arguments: str) -> bool:
+        """Run a command that answers by its status: 0 yes, 1 no; otherwise as `ask`."""
+        return await self.ask(folder, *arguments) is not None
 
     async def _call(
         self, folder: str, arguments: Sequence[str], overrides: Sequence[str], index: str | None

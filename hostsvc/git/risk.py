@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -35,10 +36,10 @@ IN_PROGRESS: Final = {
     "BISECT_LOG": "bisect",
     "sequencer": "sequence of picks",
 }
-# Of every file there is: patterns that find their start by a byte do not hold up the loop for tens of ms.
-_HIDDEN: Final = re.compile(rb"\0[a-zS] [^\0\t]*\t([^\0]*)(?=\0)")
-_SUBMODULE: Final = re.compile(rb"\0. 160000 [^\0\t]*\t([^\0]*)(?=\0)")
 LOCKS: Final = ("index.lock", "HEAD.lock")
+
+
+Check = Callable[[], Awaitable[list["Reason"]]]
 
 
 @attrs.frozen(kw_only=True)
@@ -72,47 +73,49 @@ async def check_risk(git: Git, folder: Path) -> Risk:
 
 
 async def _check(git: Git, place: Place, depth: int) -> Risk:
-    await _confirm_place(git, place)
-    reasons = [*_look_into(place)]
-    overrides = await _disarm_filters(git, place.folder)
-    head, branch = await read_head(git, place.folder)
-    checks: Sequence[Callable[[], Awaitable[list[Reason]]]] = (
-        lambda: _check_status(git, place.folder, overrides),
-        lambda: _check_entries(git, place.folder, depth),
-        lambda: _check_commits(git, place.folder, head, branch),
+    head: str | None = None
+    branch: str | None = None
+
+    async def check_head() -> list[Reason]:
+        nonlocal head, branch
+        head, branch = await read_head(git, place.folder)
+        return await _check_commits(git, place.folder, head, branch)
+
+    reasons = await _gather(
+        partial(_check_status, git, place.folder),  # takes longest
+        partial(_confirm_place, git, place),
+        partial(_check_index, git, place.folder, depth),
+        check_head,
+        *([] if place.is_linked else [partial(_check_repository, git, place)]),
     )
-    if not place.is_linked:
-        checks = (*checks, lambda: _check_repository(git, place))
-    for found in await _at_once(checks):
-        reasons += found
-    return Risk(reasons=tuple(reasons), head=head, branch=branch)
+    return Risk(reasons=(*_look_into(place), *reasons), head=head, branch=branch)
 
 
-async def _at_once(checks: Sequence[Callable[[], Awaitable[list[Reason]]]]) -> list[list[Reason]]:
-    """Run them side by side: all that the others do is done while git looks at every file.
+async def _gather(*checks: Check) -> list[Reason]:
+    """Run checks side by side; return what they find, in their order.
 
     Raises:
-        GitUnknown, OSError: what the first of them has raised.
+        GitUnknown, OSError: one of them could not tell.
     """
-    found: list[list[Reason] | Exception] = [[] for _ in checks]
+    found: dict[int, list[Reason]] = {}
 
-    async def run(number: int) -> None:
-        try:
-            found[number] = await checks[number]()
-        except (GitUnknown, OSError) as error:
-            found[number] = error
+    async def run(number: int, check: Check) -> None:
+        found[number] = await check()
 
-    async with trio.open_nursery() as nursery:
-        for number in range(len(checks)):
-            nursery.start_soon(run, number)
-    for one in found:
-        if isinstance(one, Exception):
-            raise one
-    return [one for one in found if not isinstance(one, Exception)]
+    unknown: list[BaseException] = []
+    try:
+        async with trio.open_nursery() as nursery:
+            for number, check in enumerate(checks):
+                nursery.start_soon(run, number, check)
+    except* (GitUnknown, OSError) as group:
+        unknown += group.exceptions
+    if unknown:
+        raise GitUnknown(str(unknown[0])) from unknown[0]
+    return [reason for number in range(len(checks)) for reason in found[number]]
 
 
-async def _confirm_place(git: Git, place: Place) -> None:
-    """Make sure that git means the same folder as we do.
+async def _confirm_place(git: Git, place: Place) -> list[Reason]:
+    """Make sure that git means the same folder as we do; finds nothing else.
 
     Raises:
         GitUnknown: it answers for another one, or not at all.
@@ -120,6 +123,7 @@ async def _confirm_place(git: Git, place: Place) -> None:
     top = text(await git.run(str(place.folder), "rev-parse", "--show-toplevel"))
     if not os.path.samefile(top, place.folder):
         raise GitUnknown("git answers for another repository around it")
+    return []
 
 
 def _look_into(place: Place) -> list[Reason]:
@@ -148,7 +152,8 @@ async def _disarm_filters(git: Git, folder: Path) -> list[str]:
     ]
 
 
-async def _check_status(git: Git, folder: Path, overrides: list[str]) -> list[Reason]:
+async def _check_status(git: Git, folder: Path) -> list[Reason]:
+    overrides = await _disarm_filters(git, folder)
     output = await git.run(
         str(folder),
         "status",
@@ -187,12 +192,20 @@ def _read_status(line: bytes) -> list[tuple[str, bytes]]:
     raise GitUnknown("git status has an entry of an unknown form")
 
 
-async def _check_entries(git: Git, folder: Path, depth: int) -> list[Reason]:
-    """Look at what git tracks there: files that status was told not to look at, and submodules."""
-    listed = b"\0" + await git.run(str(folder), "ls-files", "-v", "--stage", "-z")
-    hidden = [name for name in _HIDDEN.findall(listed) if os.path.lexists(os.fsencode(folder) + b"/" + name)]
-    reasons = [_reason("hidden", hidden)] if hidden else []
-    return reasons + await _check_submodules(git, folder, _SUBMODULE.findall(listed), depth)
+async def _check_index(git: Git, folder: Path, depth: int) -> list[Reason]:
+    """Find files whose changes status does not show, because somebody told it not to look; and submodules."""
+    listed = await git.run(str(folder), "ls-files", "-v", "--stage", "-z")
+    special = [line.split(b"\t", 1) for line in _SPECIAL.findall(b"\0" + listed)]
+    hidden = [name for meta, name in special if not meta.startswith((b"H ", b"M "))]
+    present = [name for name in hidden if os.path.lexists(os.path.join(os.fsencode(folder), name))]
+    modules = [name for meta, name in special if b" 160000 " in meta]
+    reasons = [_reason("hidden", present)] if present else []
+    return reasons + await _check_submodules(git, folder, modules, depth)
+
+
+_SPECIAL: Final = re.compile(rb"\0((?:[^HM] |[HM] 160000 )[^\0]*)")
+"""Entries that are told not to be looked at, or are submodules: few among very many. It finds where one may
+begin by a byte: of 50 000 entries in 4 ms; a look behind at each byte held up everybody for 100."""
 
 
 async def _check_commits(git: Git, folder: Path, head: str | None, branch: str | None) -> list[Reason]:
@@ -230,7 +243,7 @@ async def _count(git: Git, folder: Path, head: str, *without: str) -> int:
 
 async def _check_submodules(git: Git, folder: Path, names: Sequence[bytes], depth: int) -> list[Reason]:
     """Look into every submodule that is there: its commits live in the worktree's own directory."""
-    reasons = []
+    reasons: list[Reason] = []
     for name in names:
         inner = folder / os.fsdecode(name)
         if not os.path.lexists(inner / ".git"):

@@ -150,10 +150,8 @@ async def read_taken(git: Git, place: Place) -> Taken:
 
 async def read_head(git: Git, folder: Path) -> tuple[str | None, str | None]:
     """Return the commit and the branch, each None when there is none."""
-    branch = None
-    if await git.test(str(folder), "symbolic-ref", "--quiet", "HEAD"):
-        branch = text(await git.run(str(folder), "symbolic-ref", "HEAD"))
-    return await read_commit(git, folder, "HEAD"), branch
+    branch = await git.ask(str(folder), "symbolic-ref", "--quiet", "HEAD")
+    return await read_commit(git, folder, "HEAD"), None if branch is None else text(branch)
 
 
 async def read_commit(git: Git, folder: Path, name: str) -> str | None:
@@ -162,12 +160,10 @@ async def read_commit(git: Git, folder: Path, name: str) -> str | None:
     Raises:
         GitUnknown: git could not tell, or says something else.
     """
-    if not await git.test(str(folder), "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"):
-        return None
-    found = text(await git.run(str(folder), "rev-parse", "--verify", f"{name}^{{commit}}"))
-    if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", found):
+    found = await git.ask(str(folder), "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
+    if found is not None and not re.fullmatch(rb"(?:[0-9a-f]{40}|[0-9a-f]{64})\n", found):
         raise GitUnknown("what git says is no commit")
-    return found
+    return None if found is None else text(found)
 
 
 def unregister(taken: Taken, admin: Path) -> bool:
