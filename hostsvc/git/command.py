@@ -75,7 +75,7 @@ class Git:
         self._limiter = trio.CapacityLimiter(at_once)
 
     async def run(
-        self, folder: str, *arguments: str, overrides: Sequence[str] = (), index: str | None = None
+        self, folder: str, *arguments: str, overrides: Sequence[str] = (), stdin: bytes = b""
     ) -> bytes:
         """Run git in a folder and return its output.
 
@@ -83,14 +83,14 @@ class Git:
             folder: Where.
             arguments: The command and what it takes.
             overrides: More settings, as `name=value`.
-            index: Another index file than the folder's own.
+            stdin: What it is given to read.
 
         Raises:
             GitUnknown: it is missing, was too slow, or ended with an error.
 
         Cancellation: ends git, wherever it is.
         """
-        ended = await self._call(folder, arguments, overrides, index)
+        ended = await self._call(folder, arguments, overrides, stdin)
         if ended.returncode:
             raise GitUnknown(f"git {arguments[0]} ended with {ended.returncode}")
         return ended.stdout
@@ -101,7 +101,7 @@ class Git:
         Raises:
             GitUnknown: any other status than 0 and 1.
         """
-        ended = await self._call(folder, arguments, (), None)
+        ended = await self._call(folder, arguments, (), b"")
         if ended.returncode not in (0, 1):
             raise GitUnknown(f"git {arguments[0]} ended with {ended.returncode}")
         return None if ended.returncode else ended.stdout
@@ -111,10 +111,9 @@ class Git:
         return await self.ask(folder, *arguments) is not None
 
     async def _call(
-        self, folder: str, arguments: Sequence[str], overrides: Sequence[str], index: str | None
+        self, folder: str, arguments: Sequence[str], overrides: Sequence[str], stdin: bytes
     ) -> subprocess.CompletedProcess[bytes]:
         settings = [word for setting in (*_OVERRIDES, *overrides) for word in ("-c", setting)]
-        env = environment() if index is None else {**environment(), "GIT_INDEX_FILE": index}
         command = [self._program, "-C", folder, "--no-pager", "--literal-pathspecs", *settings, *arguments]
 
         try:
@@ -122,8 +121,8 @@ class Git:
                 with trio.fail_after(self._deadline_s):
                     return await trio.run_process(
                         command,
-                        env=env,
-                        stdin=subprocess.DEVNULL,
+                        env=environment(),
+                        stdin=stdin or subprocess.DEVNULL,
                         capture_stdout=True,
                         stderr=subprocess.DEVNULL,
                         check=False,

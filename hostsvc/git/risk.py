@@ -95,23 +95,25 @@ async def _gather(*checks: Check) -> list[Reason]:
     """Run checks side by side; return what they find, in their order.
 
     Raises:
-        GitUnknown, OSError: one of them could not tell.
+        GitUnknown, OSError: one of them could not tell, always the first one.
     """
-    found: dict[int, list[Reason]] = {}
+    found: dict[int, list[Reason] | GitUnknown | OSError] = {}
 
     async def run(number: int, check: Check) -> None:
-        found[number] = await check()
+        try:
+            found[number] = await check()
+        except (GitUnknown, OSError) as error:
+            found[number] = error
 
-    unknown: list[BaseException] = []
-    try:
-        async with trio.open_nursery() as nursery:
-            for number, check in enumerate(checks):
-                nursery.start_soon(run, number, check)
-    except* (GitUnknown, OSError) as group:
-        unknown += group.exceptions
-    if unknown:
-        raise GitUnknown(str(unknown[0])) from unknown[0]
-    return [reason for number in range(len(checks)) for reason in found[number]]
+    async with trio.open_nursery() as nursery:
+        for number, check in enumerate(checks):
+            nursery.start_soon(run, number, check)
+    reasons: list[Reason] = []
+    for _, one in sorted(found.items(), key=lambda item: item[0]):
+        if isinstance(one, Exception):
+            raise one
+        reasons += one
+    return reasons
 
 
 async def _confirm_place(git: Git, place: Place) -> list[Reason]:

@@ -1,7 +1,7 @@
 """Linked worktrees: made, taken out of their repository, put back; exactly one, never a prune of all.
 
-Owns what is changed in a repository: one worktree's registration, and the refs under `refs/hostsvc/` that
-keep a trashed one's commits. Branches are never deleted.
+Owns what is changed in a repository: one worktree's registration, and a branch that was made for one which
+came to nothing.
 
 What is taken out takes its administrative directory along (index, HEAD, logs, submodules), so that putting it
 back gives exactly what was there, staged changes too.
@@ -25,7 +25,6 @@ from hostsvc.git.command import Git, GitUnknown, text
 from hostsvc.git.places import Place, find_place
 from hostsvc.removal import remove_path
 
-KEEP_REF: Final = "refs/hostsvc/trash/"
 SHORT: Final = "refs/heads/"
 """What a branch's short name leaves out."""
 MAKING_S: Final = 600.0
@@ -118,16 +117,6 @@ def unregister_folder(common_dir: Path, folder: Path) -> bool:
         return False
     remove_path(registered)
     return True
-
-
-async def keep_commits(git: Git, common_dir: str, id_: str, head: str) -> None:
-    """Let a ref of ours hold a commit, so that no gc takes what a trashed worktree alone may have."""
-    await git.run(common_dir, "update-ref", KEEP_REF + id_, head)
-
-
-async def drop_commits(git: Git, common_dir: str, id_: str) -> None:
-    """Let go of them: the trash entry is purged."""
-    await git.run(common_dir, "update-ref", "-d", KEEP_REF + id_)
 
 
 async def read_taken(git: Git, place: Place) -> Taken:
