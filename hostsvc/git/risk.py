@@ -197,7 +197,7 @@ def _read_status(line: bytes) -> list[tuple[str, bytes]]:
 async def _check_index(git: Git, folder: Path, depth: int) -> list[Reason]:
     """Find files whose changes status does not show, because somebody told it not to look; and submodules."""
     listed = await git.run(str(folder), "ls-files", "-v", "--stage", "-z")
-    special = [line.split(b"\t", 1) for line in _SPECIAL.findall(listed)]
+    special = [line.split(b"\t", 1) for line in _SPECIAL.findall(b"\0" + listed)]
     hidden = [name for meta, name in special if not meta.startswith((b"H ", b"M "))]
     present = [name for name in hidden if os.path.lexists(os.path.join(os.fsencode(folder), name))]
     modules = [name for meta, name in special if b" 160000 " in meta]
@@ -205,8 +205,9 @@ async def _check_index(git: Git, folder: Path, depth: int) -> list[Reason]:
     return reasons + await _check_submodules(git, folder, modules, depth)
 
 
-_SPECIAL: Final = re.compile(rb"(?:(?<=\0)|^)(?:[^HM] |[HM] 160000 )[^\0]*")
-"""Entries that are told not to be looked at, or are submodules: few among very many."""
+_SPECIAL: Final = re.compile(rb"\0((?:[^HM] |[HM] 160000 )[^\0]*)")
+"""Entries that are told not to be looked at, or are submodules: few among very many. It finds where one may
+begin by a byte: of 50 000 entries in 4 ms; a look behind at each byte held up everybody for 100."""
 
 
 async def _check_commits(git: Git, folder: Path, head: str | None, branch: str | None) -> list[Reason]:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import trio
 
 from hostsvc.index import Index
 from hostsvc.model import Act, Candidate, Decision, Known
 from hostsvc.reaper.base import Base, Found
 from hostsvc.reaper.kinds import Skipped
 from hostsvc.store import audit, trash
-from hostsvc.trashcan import TrashCan
+from hostsvc.store.trash import Entry
+from hostsvc.trashcan import ADMIN, WORKTREE, TrashCan
 from hostsvc.tree import PathRefused
 from ptyd.protocol.errors import Code, PtydError
+
+_WHO: Final = "reaper"
 
 
 async def look_again(base: Base, candidate: Candidate) -> Found:
@@ -57,7 +65,7 @@ async def discard(
             path=found.entry.path,
             identity=found.entry.identity,
             why=candidate.reason,
-            who="reaper",
+            who=_WHO,
             workspace_id=made.value.workspace_id,
             generation=made.value.generation,
             keep_ms=keep_ms,
@@ -94,3 +102,37 @@ async def _entry_id(index: Index, found: Found) -> str:
         if entry["path"] == found.entry.path and (entry["device"], entry["inode"]) == identity:
             return str(entry["id"])
     return secrets.token_hex(8)
+
+
+# --- after a crash -------------------------------------------------------------------------------
+
+
+def is_half_done(entry: Entry) -> bool:
+    """Tell whether a worktree that the reaper has moved to the trash is still registered where it was."""
+    manifest = entry["manifest"]
+    if (manifest.get("kind"), manifest.get("who")) != (WORKTREE, _WHO):
+        return False
+    registered = Path(manifest["common_dir"], "worktrees", manifest["name"], "gitdir")
+    try:
+        is_registered = registered.read_text().rstrip("\n") == manifest["gitdir"]
+    except OSError:
+        return False
+    is_moved = os.path.lexists(entry["trash_path"]) and not os.path.lexists(entry["path"])
+    return is_registered and is_moved and not os.path.lexists(entry["trash_path"] + ADMIN)
+
+
+async def finish(index: Index, can: TrashCan, entry_id: str) -> Mapping[str, object]:
+    """Go on with an entry that a crash left half done.
+
+    Raises:
+        Skipped: somebody was quicker.
+        PtydError: path_refused, when it cannot be done now.
+    """
+    entry = next((one for one in await index.read(trash.find_all) if one["id"] == entry_id), None)
+    if entry is None or not await trio.to_thread.run_sync(is_half_done, entry):
+        raise Skipped("it is done by now")
+    try:
+        await can.put_again(entry)
+    except PathRefused as error:
+        raise PtydError(Code.PATH_REFUSED, str(error)) from error
+    return {"trash": entry_id}

@@ -20,12 +20,12 @@ from hostsvc.git.command import Git, GitUnknown
 from hostsvc.git.places import LinkBroken, find_place
 from hostsvc.git.risk import check_risk
 from hostsvc.index import Index
-from hostsvc.model import ABSENT, Action, Candidate, Decision, Fact, Known, Observation, Unknown
+from hostsvc.model import ABSENT, Act, Action, Basis, Candidate, Decision, Fact, Known, Observation, Unknown
 from hostsvc.owned import PathRole
 from hostsvc.reaper.base import Base, Found
-from hostsvc.reaper.discard import check_again, discard, look_again
+from hostsvc.reaper.discard import check_again, discard, finish, is_half_done, look_again
 from hostsvc.reaper.kinds import Findings, Look, Skipped, subject_key
-from hostsvc.store import ownership, passes
+from hostsvc.store import ownership, passes, trash
 from hostsvc.sweep import Ages, decide_worktree, keep_worktree
 from hostsvc.trashcan import TrashCan
 from ptyd.protocol.eventlog import EventLog
@@ -37,6 +37,7 @@ AT_ONCE: Final = 2
 and 100 worktrees `session.list` took 9 ms longer, with two 4 ms (2026-11-21, two cores)."""
 QUARANTINED_MS: Final = 100 * 365 * 86_400_000
 """What nobody can look into is purged by a person, never by its age."""
+_TRASH: Final = "trash/"  # before the id of an entry among the subjects; names have no slash
 
 
 class Worktrees:
@@ -74,7 +75,15 @@ class Worktrees:
                 nursery.start_soon(decide, one)
         for name, one in self._found.items():
             findings.take(name, one.generation, decisions[name])
+        await self._find_half_done(findings)
         return findings
+
+    async def _find_half_done(self, findings: Findings) -> None:
+        """Find what a crash left in the trash and in its repository at once: that still holds its branch."""
+        decision = Act(Action.TRASH, Basis.INTENT, "a crash came before it was out of its repository")
+        entries = await self._index.read(trash.find_all)
+        for entry in await trio.to_thread.run_sync(lambda: list(filter(is_half_done, entries))):
+            findings.take(_TRASH + entry["id"], entry["generation"], decision)
 
     async def _decide(self, found: Found, seen: Mapping[str, Observation], now_ms: int) -> Decision:
         """Decide on what was seen already; only what that does not keep is worth a look by git."""
@@ -113,6 +122,8 @@ class Worktrees:
         return Known(words) if words else ABSENT
 
     async def act(self, candidate: Candidate, look: Look) -> Mapping[str, object]:
+        if candidate.subject.startswith(_TRASH):
+            return await finish(self._index, self._can, candidate.subject.removeprefix(_TRASH))
         found = await look_again(self._base, candidate)
         seen = await self._index.read(passes.observations, self.name)
         check_again(candidate, await self._decide(found, seen, self._now_ms()))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from hostsvc import trashcan, tree
 from hostsvc.git.command import Git
 from hostsvc.reaper import worktrees
 from tests.hostsvc.litter import DAY, GONE, Litter, littered, outcomes, process_inside
@@ -331,6 +332,38 @@ async def test_B22_one_that_fails_does_not_stop_the_others(
     assert (recorded["state"], list(recorded["errors"])) == ("error", ["worktrees"])
     assert outcomes(recorded) == {"plain": "trash done"}, "the other kind goes on"
     assert outcomes(await litter.sweep()) == {"a": "trash done", "b": "trash done"}
+
+
+async def test_a_crash_before_it_was_out_of_its_repository_is_made_good(
+    litter: Litter, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    litter.workspace("done", is_deleted=True)
+    folder = litter.worktree(repository, "w", "done")
+    litter.later(OLD)
+    with monkeypatch.context() as patch:
+        patch.setattr(trashcan, "unregister", lambda *_: 1 / 0)
+        assert outcomes(await litter.sweep()) == {"w": "trash failed"}
+    (entry,) = litter.trash()
+    assert not folder.exists()
+    assert registered(repository) == {"main", "w"}
+    assert outcomes(await litter.sweep()) == {f"trash/{entry['id']}": "trash done"}
+    assert registered(repository) == {"main"}
+    assert [one["id"] for one in litter.trash()] == [entry["id"]]
+    assert (await litter.sweep())["acts"] == []
+
+
+async def test_a_crash_before_it_was_moved_is_gone_on_with(
+    litter: Litter, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    litter.workspace("done", is_deleted=True)
+    litter.worktree(repository, "w", "done")
+    litter.later(OLD)
+    with monkeypatch.context() as patch:
+        patch.setattr(tree, "move_to_trash", lambda *_: 1 / 0)
+        assert outcomes(await litter.sweep()) == {"w": "trash failed"}
+    (entry,) = litter.trash()
+    assert outcomes(await litter.sweep()) == {"w": "trash done"}
+    assert [one["id"] for one in litter.trash()] == [entry["id"]], "one entry, not two"
 
 
 async def test_B25_another_worktree_on_an_unmounted_disk_keeps_its_registration(
