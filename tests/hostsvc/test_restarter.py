@@ -259,3 +259,14 @@ def test_B42_over_the_cap_it_waits_for_room(host: HostService) -> None:
     wait_until(lambda: len(rows(host, made["id"])) == 2, what="it runs again, in its own place")
     assert acts(reap(host)) == {}
     assert not is_alive(made)
+
+
+def test_the_command_starts_one_that_comes_back_and_tells_how_often(quick: HostService) -> None:
+    workspace(quick, id="w")
+    options = ["--restart", "always", "--restart-limit", "2"]
+    made = quick.run("-q", "session", "new", "-w", "w", *options, "--", "true").stdout.strip()
+    wait_until(lambda: len(rows(quick, made)) == 3 and launches(quick) == [], what="it is given up")
+    shown = quick.run("session", "ls", "-a").stdout
+    assert "started again 2 times" in shown
+    refused = quick.run("session", "new", "-w", "w", "--restart", "sometimes", "--", "true")
+    assert (refused.returncode, refused.stdout) == (2, "")
