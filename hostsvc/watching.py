@@ -9,8 +9,6 @@ destroyed is forgotten.
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,13 +18,13 @@ import trio
 
 from hostsvc.clock import NowMs
 from hostsvc.git.command import Git, GitUnknown
-from hostsvc.git.places import find_place
 from hostsvc.git.state import GitState, read_state
 from hostsvc.index import Index
 from hostsvc.model import Key, Workspace
 from hostsvc.retries import Retries
 from hostsvc.states import WorkspaceState
 from hostsvc.store import workspaces
+from hostsvc.watcher import Targets, run_watcher
 from ptyd.protocol.errors import PtydError
 from ptyd.protocol.eventlog import EventLog
 
@@ -36,15 +34,11 @@ AGAIN_S: Final = 3600.0
 """Until everything is looked at again, whatever the watcher has missed."""
 PAUSE_S: Final = 1.0
 """Between two looks at which worktrees there are."""
-STEP_MS: Final = 200
-DEBOUNCE_MS: Final = 1000
-TURN_MS: Final = 500
-"""After this the watcher is known to be ready, with or without a change."""
 LOOK_S: Final = 10.0
 """For one look of git's: whoever lists workspaces does not wait for it, but others' looks do."""
 
-Targets = Mapping[Key, Path]
-"""Worktrees to follow, by their workspace's id and generation."""
+REST: Final = 9.0
+"""So many times as long as a look took is the pause after it: at most a tenth of the time goes there."""
 
 
 @attrs.frozen(kw_only=True)
@@ -161,7 +155,8 @@ class Watching:
             nursery.start_soon(self._watch, targets)
             while True:
                 self._heard = trio.Event()
-                due, self._changed = self._changed - self._pausing, set()
+                due = self._changed - self._pausing
+                self._changed -= due
                 async with trio.open_nursery() as looks:
                     for key in sorted(due):
                         looks.start_soon(self._look, nursery, key, targets[key])
@@ -169,6 +164,7 @@ class Watching:
 
     async def _look(self, nursery: trio.Nursery, key: Key, folder: Path) -> None:
         retries = self._retries.get(key, Retries())
+        began_s = trio.current_time()
         try:
             state = await read_state(self._git, folder)
         except GitUnknown as error:
@@ -176,6 +172,8 @@ class Watching:
         else:
             self._retries[key] = retries.succeeded()
             self._seen[key] = Seen(state=state, as_of_ms=self._now_ms())
+            self._pausing.add(key)
+            nursery.start_soon(self._rest, key, REST * (trio.current_time() - began_s))
             return
         self._retries[key], pause_s, is_news = retries.failed()
         self._seen[key] = attrs.evolve(self._seen.get(key, Seen()), unknown=why)
@@ -184,6 +182,12 @@ class Watching:
         self._wake()  # its folder may be gone
         self._pausing.add(key)
         nursery.start_soon(self._look_later, key, pause_s)
+
+    async def _rest(self, key: Key, pause_s: float) -> None:
+        """A build changes files all the time: what changes meanwhile is looked at afterwards, once."""
+        await trio.sleep(pause_s)
+        self._pausing.discard(key)
+        self._heard.set()
 
     async def _look_later(self, key: Key, pause_s: float) -> None:
         await trio.sleep(pause_s)
@@ -199,56 +203,12 @@ class Watching:
     async def _watch(self, targets: Targets) -> None:
         """Hear of changes, and try again when the watcher fails: meanwhile all are looked at now and then."""
         while True:
-            why = await self._run_watcher(targets)
+            why = await run_watcher(targets, self._watcher_heard)
             self._watch_retries, pause_s, is_news = self._watch_retries.failed()
             if is_news:
                 log.error("worktrees are not followed, only looked at now and then", error=why)
             await trio.sleep(pause_s)
             self._hear(set(targets))
-
-    async def _run_watcher(self, targets: Targets) -> str:
-        """Watch for as long as that works; return why it does not."""
-        stop = threading.Event()
-        why = "the watcher has ended"
-
-        async def stop_with_us() -> None:
-            try:
-                await trio.sleep_forever()
-            finally:
-                stop.set()
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(stop_with_us)
-            limiter = trio.CapacityLimiter(1)  # a thread of its own, for as long as it watches
-            try:
-                await trio.to_thread.run_sync(self._watch_in_thread, targets, stop, limiter=limiter)
-            except (OSError, RuntimeError) as error:  # of watches there are so many in all, for one
-                why = str(error)
-            nursery.cancel_scope.cancel()
-        return why
-
-    def _watch_in_thread(self, targets: Targets, stop: threading.Event) -> None:
-        """Wait for changes. Even to begin to takes long in a large worktree: so not in trio's own thread."""
-        from watchfiles import watch  # only where there is a worktree: it costs memory
-
-        owners = _owners(targets)
-        unheard = set(targets)  # what changed before the watcher was ready, nobody heard
-        for changes in watch(
-            *owners,
-            watch_filter=None,
-            debounce=DEBOUNCE_MS,
-            step=STEP_MS,
-            rust_timeout=TURN_MS,
-            yield_on_timeout=True,
-            stop_event=stop,
-            raise_interrupt=False,
-            ignore_permission_denied=True,
-        ):
-            paths = {path for _, path in changes}
-            keys = {key for place, key in owners.items() if any(_is_below(path, place) for path in paths)}
-            if keys or unheard:
-                trio.from_thread.run_sync(self._watcher_heard, keys | unheard, not paths.isdisjoint(owners))
-                unheard = set()
 
     def _watcher_heard(self, keys: set[Key], is_place_changed: bool) -> None:
         self._watch_retries = self._watch_retries.succeeded()
@@ -259,24 +219,6 @@ class Watching:
 
 def _key(workspace: Workspace) -> Key:
     return workspace.id, workspace.generation
-
-
-def _owners(targets: Targets) -> dict[str, Key]:
-    """Return what has to be watched: each worktree, and where git keeps what it is at."""
-    owners = {}
-    for key, folder in targets.items():
-        owners[str(folder)] = key
-        try:
-            place = find_place(folder)
-        except GitUnknown:
-            continue  # it is told when it is looked at
-        if place.is_linked:
-            owners[str(place.git_dir)] = key
-    return {path: key for path, key in owners.items() if os.path.isdir(path)}
-
-
-def _is_below(path: str, place: str) -> bool:
-    return path == place or path.startswith(place + os.sep)
 
 
 def _is_worktree(workspace: Workspace) -> bool:

@@ -77,6 +77,20 @@ def test_B26_idle_beyond_its_time_is_ended_with_proof(host: HostService) -> None
     assert found["kept"]["idle"] == {"it is in use, or may be": 1}
 
 
+def test_B26_the_command_shows_who_would_go_and_ends_them(host: HostService) -> None:
+    serve(host, **TTL)
+    workspace(host, id="w")
+    idle = session(host, "w", IDLE)
+
+    def planned() -> bool:
+        return "planned" in host.run("reap", "--kind", "idle", "--dry-run").stdout
+
+    wait_until(planned, what="it is idle long enough")
+    assert is_alive(idle)
+    assert host.run("reap", "--kind", "idle").returncode == 0
+    assert not is_alive(idle)
+
+
 def test_B26_without_a_limit_nobody_is_idle_long_enough(host: HostService) -> None:
     serve(host)
     workspace(host, id="w")

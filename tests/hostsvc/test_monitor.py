@@ -301,6 +301,22 @@ def test_B39_what_is_in_flight_is_settled_truthfully(host: HostService) -> None:
     assert is_alive(kept)
 
 
+def test_B34_without_a_zygote_a_new_pair_is_started_and_takes_over(host: HostService) -> None:
+    """A daemon hangs and its zygote is gone: the restart ends the one, and the service starts both."""
+    serve(host, **EAGER)
+    workspace(host, id="w")
+    made = session(host, "w")
+    wait_until(lambda: watch(host)["last"] == "answered", what="it was asked")
+    pid = host.runtime.daemon_pid()
+    os.kill(pid, signal.SIGSTOP)
+    zygote = host.runtime.kill_zygote()
+    host.runtime.wait_for_new_daemon(pid)
+    wait_until(lambda: watch(host)["last"] == "answered", what="it answers")
+    assert host.runtime.zygote_pid() != zygote
+    assert (processes.alive(pid), is_alive(made)) == (False, True)
+    assert host.call("session.dispose", id=made["id"])["status"] == "disposed"
+
+
 def test_B41_one_that_is_slow_from_the_start_is_adopted(daemon: RuntimeDir, host: HostService) -> None:
     pid = daemon.daemon_pid()
     with stopped(pid):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.hostsvc.liar import DeceivedHost, Edit, Liar, Silence
+from tests.hostsvc.liar import DeceivedHost, Edit, Hold, Liar, Silence
 from tests.hostsvc.places import SLEEPER, acts, editing, is_alive, peek, reap, serve, session, workspace
 from tests.support import processes
 from tests.support.daemon import RuntimeDir
@@ -221,6 +222,52 @@ def test_B42_a_start_that_was_never_answered_counts_and_goes_on(told: tuple[Liar
     assert len(host.runtime.call("session.list", state="running")["sessions"]) == 1
 
 
+def test_B42_one_that_is_disposed_of_while_it_is_started_again_does_not_live(
+    told: tuple[Liar, HostService],
+) -> None:
+    liar, host = told
+    workspace(host, id="w")
+    made = session(host, "w", restart="always")
+    held = liar.lies["session.spawn"] = Hold("request")
+    processes.kill_and_wait(made["live"]["pid"])
+    held.wait_held()
+    assert host.call("session.dispose", id=made["id"])["generation"] == 2
+    liar.lies.clear()
+    held.release.set()
+    reap(host)
+    assert launches(host) == []
+    assert [row["status"] for row in rows(host, made["id"])][1:] in (["disposed"], ["failed"])
+    assert host.runtime.call("session.list", state="running")["sessions"] == []
+
+
+# Whoever disposes of the first generation does so only when the second is there.
+_LATE = """
+import trio
+from hostsvc.disposal import Disposal
+from hostsvc.store import sessions
+dispose = Disposal.dispose
+async def late(self, key, **how):
+    while key[1] == 1 and (await self._index.read(sessions.find, key[0])).generation == 1:
+        await trio.sleep(0.01)
+    return await dispose(self, key, **how)
+Disposal.dispose = late
+"""
+
+
+def test_B42_a_disposal_that_a_restart_has_overtaken_ends_the_new_one_too(host: HostService) -> None:
+    host.code = QUICK + _LATE + _SERVE
+    serve(host)
+    workspace(host, id="w")
+    made = session(host, "w", restart="always")
+    with ThreadPoolExecutor() as threads:
+        disposing = threads.submit(host.call, "session.dispose", id=made["id"])
+        processes.kill_and_wait(made["live"]["pid"])
+        answer = disposing.result(30)
+    assert (answer["generation"], answer["status"]) == (2, "disposed")
+    assert launches(host) == []
+    assert host.runtime.call("session.list", state="running")["sessions"] == []
+
+
 def test_B42_a_creation_that_was_never_answered_is_not_started_again(told: tuple[Liar, HostService]) -> None:
     liar, host = told
     workspace(host, id="w")
@@ -259,3 +306,14 @@ def test_B42_over_the_cap_it_waits_for_room(host: HostService) -> None:
     wait_until(lambda: len(rows(host, made["id"])) == 2, what="it runs again, in its own place")
     assert acts(reap(host)) == {}
     assert not is_alive(made)
+
+
+def test_the_command_starts_one_that_comes_back_and_tells_how_often(quick: HostService) -> None:
+    workspace(quick, id="w")
+    options = ["--restart", "always", "--restart-limit", "2"]
+    made = quick.run("-q", "session", "new", "-w", "w", *options, "--", "true").stdout.strip()
+    wait_until(lambda: len(rows(quick, made)) == 3 and launches(quick) == [], what="it is given up")
+    shown = quick.run("session", "ls", "-a").stdout
+    assert "started again 2 times" in shown
+    refused = quick.run("session", "new", "-w", "w", "--restart", "sometimes", "--", "true")
+    assert (refused.returncode, refused.stdout) == (2, "")

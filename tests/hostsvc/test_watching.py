@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import trio
 
-from hostsvc import retries, watching
+from hostsvc import retries, watcher, watching
 from hostsvc.git.command import Git, GitUnknown
 from hostsvc.git.state import GitState, parse_state, read_state
 from hostsvc.index import Index
-from hostsvc.model import Workspace
+from hostsvc.model import Key, Workspace
 from hostsvc.store import workspaces
+from hostsvc.watcher import run_watcher
 from hostsvc.watching import Watching
 from ptyd.protocol.eventlog import EventLog
 from tests.hostsvc.places import serve, workspace
@@ -180,11 +181,11 @@ async def test_a_watcher_that_fails_is_told_once_and_tried_again(
     monkeypatch.setattr(retries, "LONGEST_PAUSE_S", 0.001)
     tries = []
 
-    def fail(self: Watching, *_: Any) -> None:
+    def fail(*_: Any) -> None:
         tries.append(1)
         raise OSError(28, "no watches are left")
 
-    monkeypatch.setattr(watching.Watching, "_watch_in_thread", fail)
+    monkeypatch.setattr(watcher, "watch_in_thread", fail)
     place = repository.worktree(tmp_path / "w")
     index = inline_index(tmp_path / "state")
     one = Watching(index, Git(), EventLog("tests", lambda: 0), lambda: 1)
@@ -202,13 +203,11 @@ async def test_what_changed_before_the_watcher_was_ready_is_looked_at(
 ) -> None:
     """Nothing changes any more, and each is heard of once."""
     place = repository.worktree(tmp_path / "w")
-    index = inline_index(tmp_path / "state")
-    one = Watching(index, Git(), EventLog("tests", lambda: 0), lambda: 1)
+    heard: list[set[Key]] = []
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(one._run_watcher, {("w", 1): place})
-        await trio_wait_until(lambda: one._changed == {("w", 1)}, what="it is heard of")
+        nursery.start_soon(run_watcher, {("w", 1): place}, lambda keys, _: heard.append(keys))
+        await trio_wait_until(lambda: heard == [{("w", 1)}], what="it is heard of")
         nursery.cancel_scope.cancel()
-    index.close()
 
 
 async def test_a_folder_that_went_before_the_watcher_was_ready_is_given_up(
@@ -216,7 +215,7 @@ async def test_a_folder_that_went_before_the_watcher_was_ready_is_given_up(
 ) -> None:
     """Nobody hears of that: the look that fails is what tells."""
     monkeypatch.setattr(watching, "PAUSE_S", 0.01)
-    monkeypatch.setattr(watching.Watching, "_watch_in_thread", lambda self, targets, stop: stop.wait())
+    monkeypatch.setattr(watcher, "watch_in_thread", lambda targets, stop, heard: stop.wait())
     place = repository.worktree(tmp_path / "w")
     index, row = await adopted(tmp_path, place)
     one = Watching(index, Git(), EventLog("tests", lambda: 0), lambda: 1)
@@ -227,4 +226,31 @@ async def test_a_folder_that_went_before_the_watcher_was_ready_is_given_up(
         one._hear({("w", 1)})
         await trio_wait_until(lambda: "cannot be seen" in str(one.view(row)), what="it is given up")
         nursery.cancel_scope.cancel()
+    index.close()
+
+
+async def test_a_worktree_that_changes_all_the_time_is_looked_at_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    """At most a tenth of the time goes there, and the last change is seen."""
+    looks: list[float] = []
+
+    async def look(git: Git, folder: Path) -> GitState:
+        looks.append(trio.current_time())
+        await trio.sleep(1)
+        return GitState(branch="main", head=None, changed=len(looks))
+
+    monkeypatch.setattr(watching, "read_state", look)
+    monkeypatch.setattr(Watching, "_watch", lambda self, targets: trio.sleep_forever())
+    index = inline_index(tmp_path / "state")
+    one = Watching(index, Git(), EventLog("tests", lambda: 0), lambda: 1)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one._follow, {("w", 1): tmp_path})
+        for _ in range(1000):
+            await trio.sleep(0.1)
+            one._hear({("w", 1)})
+        await trio.sleep(100)
+        nursery.cancel_scope.cancel()
+    assert looks == pytest.approx([10 * at for at in range(len(looks))], abs=1)
+    assert len(looks) == 11
     index.close()
