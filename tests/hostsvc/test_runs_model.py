@@ -115,6 +115,13 @@ class RunsMachine(Machine):
     def its_holder_is_gone(self, run: str) -> None:
         self.living.discard(self.holders.get(run, 0))
 
+    @rule(run=open_runs, ms=st.sampled_from([30_000, test_model.FLOOR_MS + 1, HOUR_MS]))
+    def is_looked_at_twice(self, run: str, ms: int) -> None:
+        self.its_holder_is_gone(run)
+        self.reap()
+        self.world.now_ms += ms
+        self.reap()
+
     @rule()
     def reboots(self) -> None:
         self.living.clear()
@@ -185,9 +192,7 @@ class RunsMachine(Machine):
                 assert self._is_wanted(shell.run) or shell.run not in self.holders
         for run in runs.find_unfinished(self.index._db):
             if run.state is RunState.ENDING:
-                assert sessions.find_of_run(self.index._db, run.id), (
-                    "it is not over, with nothing left"
-                )
+                assert sessions.find_of_run(self.index._db, run.id), "it is not over, with nothing left"
 
 
 TestRunsModel = RunsMachine.TestCase
