@@ -12,40 +12,32 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import attrs
 import trio
 
 from hostsvc import processes, removal, tree
 from hostsvc.clock import NowMs
 from hostsvc.git.command import Git, GitUnknown
-from hostsvc.git.places import Place, find_place
+from hostsvc.git.keep import keep, let_go
 from hostsvc.git.worktree import (
-    KEEP_REF,
-    Taken,
     check_branch,
     check_repository,
     detach,
-    drop_commits,
     is_on_branch,
-    keep_commits,
-    read_taken,
     register,
     unregister,
 )
 from hostsvc.index import Index
+from hostsvc.manifest import GONE, describe, taken_of
 from hostsvc.store import trash
 from hostsvc.store.rows import to_json
 from hostsvc.store.trash import Entry
 from hostsvc.tree import Identity, PathRefused
 
-WORKTREE, FOLDER, REPOSITORY, BROKEN, GONE = "worktree", "folder", "repository", "broken", "gone"
-"""Kinds of entries: a linked worktree; a plain folder; one with a repository of its own; a folder whose
-`.git` cannot be followed, moved as it is; one that was not there any more."""
 ADMIN: Final = ".git"
 MANIFEST: Final = ".json"
 
@@ -62,6 +54,7 @@ class TrashCan:
         self._base_fd = base_fd
         self._now_ms = now_ms
         self._keep_ms = keep_ms
+        self._at_work: set[str] = set()
 
     async def put(
         self,
@@ -96,7 +89,8 @@ class TrashCan:
         entry = await self._index.read(trash.find, entry_id)
         if entry is None:
             now_ms = self._now_ms()
-            manifest = await self._describe(entry_id, path, identity)
+            name = self._name(path)
+            manifest = await describe(self._git, self._base, self._base_fd, name, identity)
             entry = await self._index.write(
                 trash.insert,
                 id_=entry_id,
@@ -109,9 +103,8 @@ class TrashCan:
                 now_ms=now_ms,
                 purge_at_ms=now_ms + (self._keep_ms if keep_ms is None else keep_ms),
             )
-        if entry["purged_at_ms"] is None and not await self._take(entry):
-            await self._tidy(entry)
-            await self._index.write(trash.purged, entry_id, self._now_ms())  # somebody removed it before us
+        if entry["purged_at_ms"] is None:
+            await self.put_again(entry)
         found = await self._index.read(trash.find, entry_id)
         assert found is not None
         return found
@@ -126,7 +119,7 @@ class TrashCan:
         Raises:
             PathRefused: something else is there by now, or its repository is gone. It stays in the trash.
         """
-        taken, admin = _taken(entry), self._path(entry["id"] + ADMIN)
+        taken, admin = taken_of(entry["manifest"]), self._path(entry["id"] + ADMIN)
         try:
             if taken is not None:
                 await trio.to_thread.run_sync(check_repository, taken)
@@ -141,64 +134,61 @@ class TrashCan:
         return taken is None or await trio.to_thread.run_sync(is_on_branch, taken, Path(entry["path"]))
 
     async def put_again(self, entry: Entry) -> None:
-        """Undo `restore`, however far it came.
+        """Move what an entry says into the trash, however far that, or its way back, has come.
 
         Raises:
             PathRefused: it cannot be moved.
         """
         if not await self._take(entry):
-            raise PathRefused(f"{entry['path']} is gone, and {entry['trash_path']} too")
+            await self._tidy(entry)
+            await self._index.write(trash.purged, entry["id"], self._now_ms())  # somebody has removed it
 
     async def purge(self, entry: Entry) -> str | None:
         """Remove an entry for good, unless a process is inside; return why not."""
         try:
-            used = await trio.to_thread.run_sync(processes.inside, [entry["trash_path"]])
-            if used:
-                raise PathRefused(f"process {used[entry['trash_path']]} is inside")
-            identity = Identity(entry["device"], entry["inode"])
-            await trio.to_thread.run_sync(removal.purge, self._base_fd, entry["id"], identity)
-            await trio.to_thread.run_sync(self._remove_admin, entry["id"] + ADMIN)
-            await self._tidy(entry)
+            with self.alone(entry["id"]):
+                await self._purge(entry)
         except PathRefused as error:
             await self._index.write(trash.failed, entry["id"], str(error))
             return str(error)
-        await self._index.write(trash.purged, entry["id"], self._now_ms())
         return None
 
-    # -- before it is moved ------------------------------------------------------------------------
+    @contextlib.contextmanager
+    def alone(self, entry_id: str) -> Iterator[None]:
+        """Let nobody else restore or purge an entry for the block.
 
-    async def _describe(self, entry_id: str, path: str, identity: Identity) -> Mapping[str, Any]:
-        """Return the manifest: what somebody needs to put it back."""
-        name = self._name(path)
-        kind, place = await trio.to_thread.run_sync(self._look, name, identity)
-        plain = {"kind": kind, "head": None, "branch": None, "ref": None, "size_bytes": 0}
-        if kind == GONE:
-            return plain
-        plain["size_bytes"] = await trio.to_thread.run_sync(removal.measure, path)
-        if place is None:
-            return plain
+        Raises:
+            PathRefused: somebody is at it.
+        """
+        if entry_id in self._at_work:
+            raise PathRefused(f"{entry_id} is being restored or purged just now")
+        self._at_work.add(entry_id)
         try:
-            taken = await read_taken(self._git, place)
-        except GitUnknown as error:
-            raise PathRefused(f"{name} cannot be moved: {error}") from error
-        return {**plain, **attrs.asdict(taken), "ref": taken.head and KEEP_REF + entry_id}
+            yield
+        finally:
+            self._at_work.discard(entry_id)
 
-    def _look(self, name: str, identity: Identity) -> tuple[str, Place | None]:
-        folder = self._base / name
-        try:
-            with tree.opened(self._base_fd, name, tree.PLACE) as fd:
-                tree.check(os.fstat(fd), identity, name)
-        except FileNotFoundError:
-            return GONE, None
-        except OSError as error:
-            raise PathRefused(f"cannot look at {name}: {error.strerror}") from error
-        if not os.path.lexists(folder / ".git"):
-            return FOLDER, None
-        try:
-            place = find_place(folder)
-        except GitUnknown:
-            return BROKEN, None
-        return (WORKTREE, place) if place.is_linked else (REPOSITORY, None)
+    async def _purge(self, entry: Entry) -> None:
+        if await self._index.read(trash.find_in_trash, entry["id"]) is None:
+            return  # purged or restored meanwhile
+        used = await trio.to_thread.run_sync(processes.inside, [entry["trash_path"]])
+        if used:
+            raise PathRefused(f"process {used[entry['trash_path']]} is inside")
+        identity = Identity(entry["device"], entry["inode"])
+        if not await trio.to_thread.run_sync(removal.purge, self._base_fd, entry["id"], identity):
+            await trio.to_thread.run_sync(self._check_moved, entry)
+        await trio.to_thread.run_sync(self._remove_admin, entry["id"] + ADMIN)
+        await self._tidy(entry)
+        await self._index.write(trash.purged, entry["id"], self._now_ms())
+
+    def _check_moved(self, entry: Entry) -> None:
+        """Make sure that what is not in the trash is not still where it was: then it is yet to be moved."""
+        with contextlib.suppress(OSError):
+            found = os.stat(os.path.basename(entry["path"]), dir_fd=self._base_fd, follow_symlinks=False)
+            if tree.identity_of(found) == (entry["device"], entry["inode"]):
+                raise PathRefused(f"{entry['path']} was not moved yet")
+
+    # -- there and back ----------------------------------------------------------------------------
 
     def _name(self, path: str) -> str:
         """Return what a path is called below the base.
@@ -212,8 +202,6 @@ class TrashCan:
         tree.check_entry_name(name)
         return name
 
-    # -- there and back ----------------------------------------------------------------------------
-
     async def _take(self, entry: Entry) -> bool:
         """Carry out what the row says; False when the folder is gone."""
         manifest, id_ = entry["manifest"], entry["id"]
@@ -221,11 +209,11 @@ class TrashCan:
             return False
         identity = Identity(entry["device"], entry["inode"])
         move = partial(tree.move_to_trash, self._base_fd, self._name(entry["path"]), id_, identity)
-        taken = _taken(entry)
+        taken = taken_of(entry["manifest"])
         try:
             await trio.to_thread.run_sync(self._write_manifest, entry)
-            if taken is not None and taken.head is not None:
-                await keep_commits(self._git, taken.common_dir, id_, taken.head)
+            if taken is not None and not self._path(id_).exists():
+                await keep(self._git, taken, Path(entry["path"]), id_)
             if not await trio.to_thread.run_sync(move):
                 return False
             if taken is not None:
@@ -246,10 +234,10 @@ class TrashCan:
 
     async def _tidy(self, entry: Entry) -> None:
         """Drop what was only kept for the way back."""
-        taken = _taken(entry)
-        if taken is not None and taken.head is not None and os.path.isdir(taken.common_dir):
+        taken = taken_of(entry["manifest"])
+        if taken is not None and os.path.isdir(taken.common_dir):
             try:
-                await drop_commits(self._git, taken.common_dir, entry["id"])
+                await let_go(self._git, taken.common_dir, entry["id"])
             except GitUnknown as error:
                 raise PathRefused(f"its commits in {taken.common_dir} cannot be let go: {error}") from error
         await trio.to_thread.run_sync(self._remove_manifest, entry["id"] + MANIFEST)
@@ -280,14 +268,6 @@ _SHOWN: Final = (
     "trashed_at_ms",
     "purge_at_ms",
 )
-
-
-def _taken(entry: Entry) -> Taken | None:
-    """Return what a worktree's manifest says of its registration; None for anything else."""
-    manifest = entry["manifest"]
-    if manifest.get("kind") != WORKTREE:
-        return None
-    return Taken(**{field.name: manifest[field.name] for field in attrs.fields(Taken)})
 
 
 def _text(error: Exception) -> str:

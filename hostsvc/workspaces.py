@@ -191,8 +191,7 @@ class Workspaces:
         try:
             return await self._index.write(workspaces.insert, now_ms=self._now_ms(), **fields)
         except workspaces.Taken as error:
-            code = Code.NAME_TAKEN if error.what == "name" else Code.EXISTS
-            raise PtydError(code, f"{error}; see: hostsvc workspace ls", workspace=error.by) from error
+            raise _taken(error) from error
         except workspaces.Destroyed as error:
             text = f"{error}; to make a new one, give generation {error.generation + 1}"
             raise PtydError(Code.DESTROYED, text, generation=error.generation) from error
@@ -269,8 +268,16 @@ class Workspaces:
         entry = await self._index.read(trash.find_restorable, ref)
         if entry is None:
             raise PtydError(Code.NOT_FOUND, f"nothing of {ref[:64]!a} is in the trash; see: hostsvc trash ls")
+        try:
+            with self.can.alone(entry["id"]), trio.CancelScope(shield=True):
+                restored = await self._restore(entry)
+        except PathRefused as error:
+            raise PtydError(Code.BUSY, str(error)) from error
+        return restored
+
+    async def _restore(self, entry: trash.Entry) -> Workspace:
         id_ = entry["workspace_id"] or secrets.token_hex(8)
-        with self._making(id_), trio.CancelScope(shield=True):
+        with self._making(id_):
             try:
                 workspace = await self._index.write(
                     workspaces.reclaim,
@@ -280,10 +287,13 @@ class Workspaces:
                     now_ms=self._now_ms(),
                 )
             except workspaces.Taken as error:
-                code = Code.NAME_TAKEN if error.what == "name" else Code.EXISTS
-                raise PtydError(code, f"{error}; see: hostsvc workspace ls", workspace=error.by) from error
-            restored = await self._provide_or_take_back(workspace, None)
-        return restored
+                raise _taken(error) from error
+            return await self._provide_or_take_back(workspace, None)
+
+
+def _taken(error: workspaces.Taken) -> PtydError:
+    code = Code.NAME_TAKEN if error.what == "name" else Code.EXISTS
+    return PtydError(code, f"{error}; see: hostsvc workspace ls", workspace=error.by)
 
 
 def _reason(error: BaseException) -> str:

@@ -24,6 +24,11 @@ _OVERRIDES: Final = (
     "core.hooksPath=/dev/null",
     "core.untrackedCache=false",
     "core.preloadIndex=true",
+    "core.trustctime=true",  # with the next three git would not see a change that keeps size and time
+    "core.checkStat=default",
+    "core.ignoreStat=false",
+    "core.fileMode=true",
+    "core.ignoreCase=false",
     "status.showUntrackedFiles=all",
     "status.renames=false",
     "submodule.recurse=false",
@@ -68,7 +73,7 @@ class Git:
         self._limiter = trio.CapacityLimiter(AT_ONCE)
 
     async def run(
-        self, folder: str, *arguments: str, overrides: Sequence[str] = (), index: str | None = None
+        self, folder: str, *arguments: str, overrides: Sequence[str] = (), stdin: bytes = b""
     ) -> bytes:
         """Run git in a folder and return its output.
 
@@ -76,34 +81,37 @@ class Git:
             folder: Where.
             arguments: The command and what it takes.
             overrides: More settings, as `name=value`.
-            index: Another index file than the folder's own.
+            stdin: What it is given to read.
 
         Raises:
             GitUnknown: it is missing, was too slow, or ended with an error.
 
         Cancellation: ends git, wherever it is.
         """
-        ended = await self._call(folder, arguments, overrides, index)
+        ended = await self._call(folder, arguments, overrides, stdin)
         if ended.returncode:
             raise GitUnknown(f"git {arguments[0]} ended with {ended.returncode}")
         return ended.stdout
 
-    async def test(self, folder: str, *arguments: str) -> bool:
-        """Run a command that answers by its status: 0 yes, 1 no.
+    async def ask(self, folder: str, *arguments: str) -> bytes | None:
+        """Run a command that says by its status 1 that there is nothing to tell.
 
         Raises:
-            GitUnknown: any other status.
+            GitUnknown: any other status than 0 and 1.
         """
-        ended = await self._call(folder, arguments, (), None)
+        ended = await self._call(folder, arguments, (), b"")
         if ended.returncode not in (0, 1):
             raise GitUnknown(f"git {arguments[0]} ended with {ended.returncode}")
-        return ended.returncode == 0
+        return None if ended.returncode else ended.stdout
+
+    async def test(self, folder: str, *arguments: str) -> bool:
+        """Run a command that answers by its status: 0 yes, 1 no; otherwise as `ask`."""
+        return await self.ask(folder, *arguments) is not None
 
     async def _call(
-        self, folder: str, arguments: Sequence[str], overrides: Sequence[str], index: str | None
+        self, folder: str, arguments: Sequence[str], overrides: Sequence[str], stdin: bytes
     ) -> subprocess.CompletedProcess[bytes]:
         settings = [word for setting in (*_OVERRIDES, *overrides) for word in ("-c", setting)]
-        env = environment() if index is None else {**environment(), "GIT_INDEX_FILE": index}
         command = [self._program, "-C", folder, "--no-pager", "--literal-pathspecs", *settings, *arguments]
 
         try:
@@ -111,8 +119,8 @@ class Git:
                 with trio.fail_after(self._deadline_s):
                     return await trio.run_process(
                         command,
-                        env=env,
-                        stdin=subprocess.DEVNULL,
+                        env=environment(),
+                        stdin=stdin or subprocess.DEVNULL,
                         capture_stdout=True,
                         stderr=subprocess.DEVNULL,
                         check=False,

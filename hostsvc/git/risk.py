@@ -9,11 +9,14 @@ Source: git-status(1) "Porcelain Format Version 2", git-ls-files(1), git-rev-lis
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import attrs
+import trio
 
 from hostsvc.git.command import Git, GitUnknown, paths, text
 from hostsvc.git.places import Place, find_place
@@ -34,6 +37,9 @@ IN_PROGRESS: Final = {
     "sequencer": "sequence of picks",
 }
 LOCKS: Final = ("index.lock", "HEAD.lock")
+
+
+Check = Callable[[], Awaitable[list["Reason"]]]
 
 
 @attrs.frozen(kw_only=True)
@@ -67,25 +73,51 @@ async def check_risk(git: Git, folder: Path) -> Risk:
 
 
 async def _check(git: Git, place: Place, depth: int) -> Risk:
-    await _confirm_place(git, place)
-    reasons = [*_look_into(place)]
-    overrides = await _disarm_filters(git, place.folder)
-    head, branch = await read_head(git, place.folder)
-    checks: Sequence[Callable[[], Awaitable[list[Reason]]]] = (
-        lambda: _check_status(git, place.folder, overrides),
-        lambda: _check_hidden(git, place.folder),
-        lambda: _check_commits(git, place.folder, head, branch),
-        lambda: _check_submodules(git, place.folder, depth),
+    head: str | None = None
+    branch: str | None = None
+
+    async def check_head() -> list[Reason]:
+        nonlocal head, branch
+        head, branch = await read_head(git, place.folder)
+        return await _check_commits(git, place.folder, head, branch)
+
+    reasons = await _gather(
+        partial(_check_status, git, place.folder),  # takes longest
+        partial(_confirm_place, git, place),
+        partial(_check_index, git, place.folder, depth),
+        check_head,
+        *([] if place.is_linked else [partial(_check_repository, git, place)]),
     )
-    if not place.is_linked:
-        checks = (*checks, lambda: _check_repository(git, place))
-    for check in checks:
-        reasons += await check()
-    return Risk(reasons=tuple(reasons), head=head, branch=branch)
+    return Risk(reasons=(*_look_into(place), *reasons), head=head, branch=branch)
 
 
-async def _confirm_place(git: Git, place: Place) -> None:
-    """Make sure that git means the same folder as we do.
+async def _gather(*checks: Check) -> list[Reason]:
+    """Run checks side by side; return what they find, in their order.
+
+    Raises:
+        GitUnknown, OSError: one of them could not tell, always the first one.
+    """
+    found: dict[int, list[Reason] | GitUnknown | OSError] = {}
+
+    async def run(number: int, check: Check) -> None:
+        try:
+            found[number] = await check()
+        except (GitUnknown, OSError) as error:
+            found[number] = error
+
+    async with trio.open_nursery() as nursery:
+        for number, check in enumerate(checks):
+            nursery.start_soon(run, number, check)
+    reasons: list[Reason] = []
+    for _, one in sorted(found.items(), key=lambda item: item[0]):
+        if isinstance(one, Exception):
+            raise one
+        reasons += one
+    return reasons
+
+
+async def _confirm_place(git: Git, place: Place) -> list[Reason]:
+    """Make sure that git means the same folder as we do; finds nothing else.
 
     Raises:
         GitUnknown: it answers for another one, or not at all.
@@ -93,6 +125,7 @@ async def _confirm_place(git: Git, place: Place) -> None:
     top = text(await git.run(str(place.folder), "rev-parse", "--show-toplevel"))
     if not os.path.samefile(top, place.folder):
         raise GitUnknown("git answers for another repository around it")
+    return []
 
 
 def _look_into(place: Place) -> list[Reason]:
@@ -121,7 +154,8 @@ async def _disarm_filters(git: Git, folder: Path) -> list[str]:
     ]
 
 
-async def _check_status(git: Git, folder: Path, overrides: list[str]) -> list[Reason]:
+async def _check_status(git: Git, folder: Path) -> list[Reason]:
+    overrides = await _disarm_filters(git, folder)
     output = await git.run(
         str(folder),
         "status",
@@ -160,12 +194,19 @@ def _read_status(line: bytes) -> list[tuple[str, bytes]]:
     raise GitUnknown("git status has an entry of an unknown form")
 
 
-async def _check_hidden(git: Git, folder: Path) -> list[Reason]:
-    """Find files whose changes status does not show, because somebody told it not to look."""
-    listed = paths(await git.run(str(folder), "ls-files", "-v", "-z"))
-    hidden = [line[2:] for line in listed if line[:1].islower() or line[:1] == b"S"]
+async def _check_index(git: Git, folder: Path, depth: int) -> list[Reason]:
+    """Find files whose changes status does not show, because somebody told it not to look; and submodules."""
+    listed = await git.run(str(folder), "ls-files", "-v", "--stage", "-z")
+    special = [line.split(b"\t", 1) for line in _SPECIAL.findall(listed)]
+    hidden = [name for meta, name in special if not meta.startswith((b"H ", b"M "))]
     present = [name for name in hidden if os.path.lexists(os.path.join(os.fsencode(folder), name))]
-    return [_reason("hidden", present)] if present else []
+    modules = [name for meta, name in special if b" 160000 " in meta]
+    reasons = [_reason("hidden", present)] if present else []
+    return reasons + await _check_submodules(git, folder, modules, depth)
+
+
+_SPECIAL: Final = re.compile(rb"(?:(?<=\0)|^)(?:[^HM] |[HM] 160000 )[^\0]*")
+"""Entries that are told not to be looked at, or are submodules: few among very many."""
 
 
 async def _check_commits(git: Git, folder: Path, head: str | None, branch: str | None) -> list[Reason]:
@@ -201,11 +242,9 @@ async def _count(git: Git, folder: Path, head: str, *without: str) -> int:
     return int(text(await git.run(str(folder), "rev-list", "--count", head, "--not", *without)))
 
 
-async def _check_submodules(git: Git, folder: Path, depth: int) -> list[Reason]:
+async def _check_submodules(git: Git, folder: Path, names: Sequence[bytes], depth: int) -> list[Reason]:
     """Look into every submodule that is there: its commits live in the worktree's own directory."""
-    listed = paths(await git.run(str(folder), "ls-files", "--stage", "-z"))
-    names = [line.split(b"\t", 1)[1] for line in listed if line.startswith(b"160000 ")]
-    reasons = []
+    reasons: list[Reason] = []
     for name in names:
         inner = folder / os.fsdecode(name)
         if not os.path.lexists(inner / ".git"):

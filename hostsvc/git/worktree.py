@@ -1,7 +1,7 @@
 """Linked worktrees: made, taken out of their repository, put back; exactly one, never a prune of all.
 
-Owns what is changed in a repository: one worktree's registration, and the refs under `refs/hostsvc/` that
-keep a trashed one's commits. Branches are never deleted.
+Owns what is changed in a repository: one worktree's registration, and a branch that was made for one which
+came to nothing.
 
 What is taken out takes its administrative directory along (index, HEAD, logs, submodules), so that putting it
 back gives exactly what was there, staged changes too.
@@ -25,7 +25,6 @@ from hostsvc.git.command import Git, GitUnknown, text
 from hostsvc.git.places import Place, find_place
 from hostsvc.removal import remove_path
 
-KEEP_REF: Final = "refs/hostsvc/trash/"
 SHORT: Final = "refs/heads/"
 """What a branch's short name leaves out."""
 MAKING_S: Final = 600.0
@@ -120,16 +119,6 @@ def unregister_folder(common_dir: Path, folder: Path) -> bool:
     return True
 
 
-async def keep_commits(git: Git, common_dir: str, id_: str, head: str) -> None:
-    """Let a ref of ours hold a commit, so that no gc takes what a trashed worktree alone may have."""
-    await git.run(common_dir, "update-ref", KEEP_REF + id_, head)
-
-
-async def drop_commits(git: Git, common_dir: str, id_: str) -> None:
-    """Let go of them: the trash entry is purged."""
-    await git.run(common_dir, "update-ref", "-d", KEEP_REF + id_)
-
-
 async def read_taken(git: Git, place: Place) -> Taken:
     """Return what is needed to put a worktree back, before it is taken out.
 
@@ -150,10 +139,8 @@ async def read_taken(git: Git, place: Place) -> Taken:
 
 async def read_head(git: Git, folder: Path) -> tuple[str | None, str | None]:
     """Return the commit and the branch, each None when there is none."""
-    branch = None
-    if await git.test(str(folder), "symbolic-ref", "--quiet", "HEAD"):
-        branch = text(await git.run(str(folder), "symbolic-ref", "HEAD"))
-    return await read_commit(git, folder, "HEAD"), branch
+    branch = await git.ask(str(folder), "symbolic-ref", "--quiet", "HEAD")
+    return await read_commit(git, folder, "HEAD"), None if branch is None else text(branch)
 
 
 async def read_commit(git: Git, folder: Path, name: str) -> str | None:
@@ -162,12 +149,10 @@ async def read_commit(git: Git, folder: Path, name: str) -> str | None:
     Raises:
         GitUnknown: git could not tell, or says something else.
     """
-    if not await git.test(str(folder), "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"):
-        return None
-    found = text(await git.run(str(folder), "rev-parse", "--verify", f"{name}^{{commit}}"))
-    if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", found):
+    found = await git.ask(str(folder), "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
+    if found is not None and not re.fullmatch(rb"(?:[0-9a-f]{40}|[0-9a-f]{64})\n", found):
         raise GitUnknown("what git says is no commit")
-    return found
+    return None if found is None else text(found)
 
 
 def unregister(taken: Taken, admin: Path) -> bool:

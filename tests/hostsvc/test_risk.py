@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from hostsvc.git.command import Git
 from hostsvc.git.risk import Risk, check_risk
 from tests.support.repos import Repository, commit, fingerprint, git
+from tests.support.waiting import wait_until
 
 Damage = Callable[[Repository, Path], object]
 
@@ -222,6 +224,28 @@ async def test_B24_a_hostile_environment_changes_nothing(
     monkeypatch.setenv("GIT_CONFIG_KEY_0", "status.showUntrackedFiles")
     monkeypatch.setenv("GIT_CONFIG_VALUE_0", "no")
     assert "untracked" in codes(await check(worktree, repository))
+
+
+BLINDING = ("core.trustctime=false", "core.checkStat=minimal", "core.fileMode=false")
+
+
+@pytest.mark.parametrize("setting", BLINDING)
+async def test_B8_settings_that_make_git_look_away(
+    repository: Repository, worktree: Path, setting: str
+) -> None:
+    """A change that keeps size and time, or only the mode: git sees it if nobody tells it not to."""
+    git(repository.main, "config", *setting.split("="))
+    path = worktree / "file"
+    if setting.startswith("core.fileMode"):
+        path.chmod(0o755)
+    else:
+        os.utime(path, (1, 1))
+        git(worktree, "update-index", "-q", "--refresh")
+        second = int(time.time())  # git compares whole seconds of the time of change
+        wait_until(lambda: int(time.time()) > second, what="the next second has begun")
+        path.write_text("two\n")
+        os.utime(path, (1, 1))
+    assert "modified" in codes(await check(worktree, repository))
 
 
 async def test_settings_of_the_repository_run_nothing(

@@ -19,7 +19,7 @@ from sqlite_utils import Database
 
 from hostsvc import tree
 from hostsvc.git.command import Git
-from hostsvc.git.worktree import KEEP_REF
+from hostsvc.git.keep import KEEP_REF
 from hostsvc.store import trash
 from hostsvc.trashcan import TrashCan
 from hostsvc.tree import TRASH, Identity, PathRefused
@@ -72,6 +72,9 @@ class Place:
 
     def refs(self) -> str:
         return git(self.repository.main, "for-each-ref", "--format=%(refname) %(objectname)")
+
+    def branches(self) -> str:
+        return git(self.repository.main, "for-each-ref", "refs/heads")
 
     def in_trash(self) -> list[str]:
         return sorted(os.listdir(self.base / TRASH))
@@ -172,7 +175,9 @@ async def test_a_worktree_there_and_back(place: Place) -> None:
     assert place.in_trash() == ["t1", "t1.git", "t1.json"]
     assert place.registered() == [str(place.repository.main), str(other)]
     head = git(place.repository.main, "rev-parse", "work")
-    assert f"{KEEP_REF}t1 {head}" in place.refs()
+    assert git(place.repository.main, "rev-parse", f"{KEEP_REF}t1^1") == head
+    kept = git(place.repository.main, "cat-file", "-p", f"{KEEP_REF}t1:")
+    assert len(kept.splitlines()) == 1, "what is staged"
     assert {key: entry["manifest"][key] for key in ("kind", "branch", "head")} == {
         "kind": "worktree", "branch": "refs/heads/work", "head": head,
     }  # fmt: skip
@@ -334,11 +339,11 @@ async def test_a_branch_that_went_on_is_left_alone(place: Place, meanwhile: str)
             git(place.repository.main, "worktree", "add", "-q", str(place.root / "taker"), "work")
         case "deleted":
             git(place.repository.main, "branch", "-q", "-D", "work")
-    refs = place.refs().replace(f"{KEEP_REF}t1 {head}\n", "")
+    refs = place.branches()
     assert not await place.can.restore(entry)
     assert (git(folder, "rev-parse", "HEAD"), git(folder, "branch", "--show-current")) == (head, "")
     assert git(folder, "status", "--porcelain") == status
-    assert place.refs().replace(f"{KEEP_REF}t1 {head}\n", "") == refs
+    assert place.branches() == refs
 
 
 async def test_restoring_takes_nobodys_place(place: Place) -> None:
@@ -385,6 +390,36 @@ async def test_B19_not_purged_under_a_process(place: Place) -> None:
     assert not alive(inside.pid)
     assert await place.can.purge(entry) is None
     assert place.in_trash() == []
+
+
+async def test_what_is_restored_or_not_moved_yet_is_not_purged(place: Place) -> None:
+    folder = place.base / "w"
+    (folder / "inner").mkdir(parents=True)
+    with pytest.raises(Crash), stopped(3, is_after=False):  # its row is written, and it is where it was
+        await place.put(folder)
+    assert (folder / "inner").exists()
+    entry = await place.entry()
+    assert "not moved yet" in (await place.can.purge(entry) or "")
+    assert (await place.entry())["purged_at_ms"] is None
+    entry = await place.put(folder)
+    with place.can.alone("t1"):
+        assert "just now" in (await place.can.purge(entry) or "")
+        with pytest.raises(PathRefused), place.can.alone("t1"):
+            pass
+    await place.index.write(restored, "t1")
+    assert await place.can.purge(entry) is None
+    assert place.in_trash() == ["t1", "t1.json"], "somebody has restored it in the meantime"
+
+
+async def test_what_is_lost_on_its_way_back_is_no_obstacle(place: Place) -> None:
+    folder = place.base / "w"
+    folder.mkdir()
+    entry = await place.put(folder)
+    (place.base / TRASH / "t1").rmdir()
+    with pytest.raises(PathRefused, match="is gone"):
+        await place.can.restore(entry)
+    await place.can.put_again(entry)
+    assert (await place.entry())["purged_at_ms"] == NOW
 
 
 async def test_B25_no_other_registration_is_touched(place: Place) -> None:

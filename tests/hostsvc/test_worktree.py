@@ -8,23 +8,21 @@ from pathlib import Path
 import pytest
 
 from hostsvc.git.command import Git, GitUnknown
+from hostsvc.git.keep import KEEP_REF, keep, let_go
 from hostsvc.git.places import find_place, find_repository
 from hostsvc.git.risk import check_risk
 from hostsvc.git.worktree import (
-    KEEP_REF,
     add_worktree,
     check_branch,
     check_idle,
     delete_branch,
-    drop_commits,
     find_branch,
-    keep_commits,
     read_taken,
     register,
     unregister,
     unregister_folder,
 )
-from tests.support.repos import Repository, commit, git
+from tests.support.repos import Repository, commit, fingerprint, git
 
 
 @pytest.fixture
@@ -153,18 +151,63 @@ async def test_a_ref_keeps_what_no_branch_has(repository: Repository, tmp_path: 
     folder = repository.worktree(tmp_path / "w")
     git(folder, "checkout", "-q", "--detach")
     lonely = commit(folder, "lonely")
-    place = find_place(folder)
-    taken = await read_taken(Git(), place)
+    taken = await read_taken(Git(), find_place(folder))
     assert (taken.branch, taken.head) == (None, lonely)
-    await keep_commits(Git(), taken.common_dir, "id1", lonely)
-    await keep_commits(Git(), taken.common_dir, "id1", lonely)
+    await keep(Git(), taken, folder, "id1")
+    await keep(Git(), taken, folder, "id1")
     os.rename(folder, tmp_path / "t")
     unregister(taken, tmp_path / "t.git")
+    clean_up(repository)
+    assert git(repository.main, "rev-parse", KEEP_REF + "id1") == lonely
+    await let_go(Git(), str(repository.main / ".git"), "id1")
+    await let_go(Git(), str(repository.main / ".git"), "id1")
+    assert git(repository.main, "for-each-ref", KEEP_REF) == ""
+
+
+def clean_up(repository: Repository) -> None:
+    """As thorough as git can be."""
     git(repository.main, "reflog", "expire", "--expire=now", "--all")
     git(repository.main, "gc", "-q", "--prune=now")
-    assert git(repository.main, "rev-parse", KEEP_REF + "id1") == lonely
-    await drop_commits(Git(), str(repository.main / ".git"), "id1")
-    assert git(repository.main, "for-each-ref", KEEP_REF) == ""
+
+
+@pytest.mark.parametrize("state", ["staged", "merge", "rebase", "bisect", "unborn", "intent"])
+async def test_a_ref_keeps_what_is_staged_and_at_work(
+    repository: Repository, tmp_path: Path, state: str
+) -> None:
+    """Out of the repository, its index and its HEADs are in no way of git's clean-up any more."""
+    folder = repository.worktree(tmp_path / "w")
+    (folder / "staged").write_text("only here\n")
+    match state:
+        case "staged":
+            git(folder, "add", "staged")
+        case "intent":
+            git(folder, "add", "--intent-to-add", "staged")
+        case "unborn":
+            git(folder, "checkout", "-q", "--orphan", "fresh")
+            git(folder, "add", "staged")
+        case "bisect":
+            commit(folder, "staged")
+            git(folder, "bisect", "start", "HEAD", "HEAD~1")
+        case _:
+            commit(folder, "file", "ours\n")
+            git(folder, "checkout", "-q", "--detach", "HEAD~1")
+            commit(folder, "file", "theirs\n")
+            git(folder, state, "work", check=False)
+    before = git(folder, "status", "--porcelain"), git(folder, "ls-files", "--stage")
+    taken = await read_taken(Git(), find_place(folder))
+    prints = fingerprint(folder, repository.main / ".git" / "worktrees")
+    await keep(Git(), taken, folder, "id1")
+    assert fingerprint(folder, repository.main / ".git" / "worktrees") == prints
+    os.rename(folder, tmp_path / "t")
+    unregister(taken, tmp_path / "t.git")
+    clean_up(repository)
+    os.rename(tmp_path / "t", folder)
+    register(taken, folder, tmp_path / "t.git")
+    assert (git(folder, "status", "--porcelain"), git(folder, "ls-files", "--stage")) == before
+    assert "missing" not in git(folder, "fsck", check=False)
+    if state == "merge":
+        git(folder, "checkout", "--theirs", "file")
+        git(folder, "commit", "-q", "-am", "merged")
 
 
 async def test_the_repositorys_own_folder_is_not_taken_out(repository: Repository) -> None:
