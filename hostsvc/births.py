@@ -14,13 +14,15 @@ from typing import Any, Final
 import trio
 
 from hostsvc.clock import NowMs
+from hostsvc.crowd import Crowd
 from hostsvc.disposal import Disposal
 from hostsvc.index import Index
 from hostsvc.live import Live
 from hostsvc.model import OWNER_LABEL, RUN_LABEL, WORKSPACE_LABEL, Key, LiveSession, SessionRow, Workspace
 from hostsvc.owned import PathRole
+from hostsvc.restart import Launch
 from hostsvc.states import SessionStatus
-from hostsvc.store import paths, sessions
+from hostsvc.store import births, paths, sessions
 from ptyd import procs
 from ptyd.protocol.errors import Code, PtydError
 from ptyd.protocol.eventlog import EventLog
@@ -34,6 +36,7 @@ class Births:
         index: Index,
         live: Live,
         disposal: Disposal,
+        crowd: Crowd,
         events: EventLog,
         now_ms: NowMs,
         *,
@@ -43,6 +46,7 @@ class Births:
         self._index = index
         self._live = live
         self._disposal = disposal
+        self._crowd = crowd
         self._events = events
         self._now_ms = now_ms
         self._owner = owner
@@ -71,21 +75,38 @@ class Births:
         name: str | None,
         labels: Mapping[str, str],
         run: str | None = None,
+        launch: Launch | None = None,
+        again: SessionRow | None = None,
+        restarts: int = 0,
         **fields: Any,
     ) -> SessionRow:
         """Start a session in a workspace, for a run if one is given, and return its row.
 
+        Args:
+            workspace: Where.
+            argv: The program and its arguments.
+            cwd: Working directory; the workspace's folder when None.
+            name: Another way to refer to it.
+            labels: The caller's own.
+            launch: How to start it again, if that is to be.
+            again: What it is another generation of; it must still be wanted.
+            restarts: So many starts in a row did not last.
+            fields: What else ptyd is given.
+
         Raises:
-            PtydError: being_deleted; not_found or destroyed, of the run; ptyd's own refusals;
-                ptyd_unreachable.
+            PtydError: being_deleted; not_found or destroyed, of the run; too_many_sessions, when a cap is
+                reached and all are busy; ptyd's own refusals; ptyd_unreachable.
 
         Cancellation: waits for the answer, and ends what nobody will hear of.
         """
         instance_id = self._live.instance()
-        key = secrets.token_hex(10), 1
+        key = (secrets.token_hex(10), 1) if again is None else (again.id, again.generation + 1)
         fields["env"] = {**await self._surroundings(workspace), **(fields.get("env") or {})}
         with self.sheltered(key):
-            await self._write_row(key, workspace, instance_id, argv, cwd, name, labels, run)
+            async with self._crowd.admitted(workspace.id):
+                await self._write_row(
+                    key, workspace, instance_id, argv, cwd, name, labels, run, launch, again, restarts
+                )
             with trio.CancelScope(shield=True):
                 owned = {**labels, OWNER_LABEL: self._owner, WORKSPACE_LABEL: workspace.id}
                 if run is not None:
@@ -120,9 +141,15 @@ class Births:
         name: str | None,
         labels: Mapping[str, str],
         run: str | None,
+        launch: Launch | None,
+        again: SessionRow | None,
+        restarts: int,
     ) -> None:
         is_taken_in = await self._index.write(
-            sessions.insert_spawning,
+            births.insert,
+            launch=launch,
+            again=None if again is None else again.key,
+            restarts=restarts,
             id_=key[0],
             generation=key[1],
             workspace_id=workspace.id,
@@ -188,7 +215,9 @@ class Births:
             return
         self._under_way.discard(key)
         try:
-            await self._disposal.dispose(key, reason="its spawn was never answered", is_forced=True)
+            await self._disposal.dispose(
+                key, reason="its spawn was never answered", is_forced=True, is_doubt=True
+            )
         except PtydError:
             pass  # the intent is written: the reaper goes on
 

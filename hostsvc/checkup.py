@@ -28,6 +28,7 @@ async def check_up(service: Service) -> dict[str, Any]:
         Signs(
             index_trouble=service.index.trouble,
             ptyd_trouble=trouble,
+            ptyd_circuit=service.monitor.watch.open_because,
             last_pass_state=await service.index.read(passes.last_state),
             missed=service.reaper.missed,
             stuck_sagas=stuck_sagas,
@@ -41,6 +42,7 @@ async def check_up(service: Service) -> dict[str, Any]:
         "ptyd": {
             "reachable": trouble is None,
             **{key: hello.get(key) for key in ("instance_id", "daemon_id", "pid", "version")},
+            "watch": service.monitor.view,
         },
         "reaper": {
             "last": last[0] if last else None,

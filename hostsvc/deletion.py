@@ -200,6 +200,24 @@ class Deletion:
         )
         return await self.run(saga)
 
+    async def undo(self, saga: Saga, reason: str) -> bool:
+        """Undo a deletion that nobody is at; False when somebody is, or it can only go forward."""
+        if self.is_at_work(saga):
+            return False
+        work = self._at_work[saga.id] = _Work()
+        try:
+            current = await self._index.read(sagas.find, saga.id)
+            done = await self._index.read(sagas.done_steps, saga.id)
+            if current is None or current.finished_at_ms is not None or steps.is_past_return(done):
+                return False
+            text = f"{steps.next_step(done)}: {Code.BUSY}: {reason}"
+            await self._index.write(sagas.compensate, current, text, self._now_ms())
+        finally:
+            del self._at_work[saga.id]
+            work.over.set()
+        self._events.emit("workspace.deletion_undone", saga.workspace_id, saga=saga.id, error=text)
+        return True
+
 
 def _undone_code(saga: Saga) -> Code:
     """The code that the failing step gave, which stands in its recorded error."""

@@ -40,17 +40,32 @@ class Disposal:
         self._lanes = Lanes()
         self._limiter = trio.CapacityLimiter(concurrency)
 
-    async def request(self, key: Key, *, reason: str, is_forced: bool = False) -> SessionRow | None:
+    async def request(
+        self, key: Key, *, reason: str, is_forced: bool = False, is_doubt: bool = False
+    ) -> SessionRow | None:
         """Write the intent down; None when there is no such row. What is over stays as it is."""
         row = await self._index.write(
-            sessions.request_dispose, key, reason=reason, is_forced=is_forced, now_ms=self._now_ms()
+            sessions.request_dispose,
+            key,
+            reason=reason,
+            is_forced=is_forced,
+            is_doubt=is_doubt,
+            now_ms=self._now_ms(),
         )
         if row is not None and not row.is_ended:
             self._events.emit("session.dispose_requested", row.id, generation=row.generation, reason=reason)
         return row
 
-    async def dispose(self, key: Key, *, reason: str, is_forced: bool = False) -> SessionRow:
+    async def dispose(
+        self, key: Key, *, reason: str, is_forced: bool = False, is_doubt: bool = False
+    ) -> SessionRow:
         """Write the intent down and act on it.
+
+        Args:
+            key: Which session.
+            reason: Why; the first one stays.
+            is_forced: Without graces.
+            is_doubt: Nobody wants its end; only whether its start was heard is not known.
 
         Raises:
             PtydError: not_found; kill_unconfirmed or ptyd_unreachable, after which the row keeps its
@@ -58,7 +73,7 @@ class Disposal:
 
         Cancellation: the intent stands, and the reaper carries it out.
         """
-        row = await self.request(key, reason=reason, is_forced=is_forced)
+        row = await self.request(key, reason=reason, is_forced=is_forced, is_doubt=is_doubt)
         if row is None:
             raise PtydError(
                 Code.NOT_FOUND, f"no session {key[0]} (generation {key[1]}); see: hostsvc session ls"

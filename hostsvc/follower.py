@@ -1,7 +1,7 @@
 """ptyd's events, followed: an end is entered in the index when it happens, not at the next pass.
 
-Owns the subscription. A convenience and no more: whatever is missed here (a gap, a new daemon, a ptyd that is
-gone) the reaper finds in its next pass, from a complete list.
+Owns the subscription; notes too who was attached to. A convenience and no more: whatever is missed here (a
+gap, a new daemon, a ptyd that is gone) the reaper finds in its next pass, from a complete list.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Final
 import structlog
 import trio
 
+from hostsvc.crowd import Crowd
 from hostsvc.disposal import Disposal
 from hostsvc.index import Index
 from hostsvc.live import Live
@@ -27,10 +28,11 @@ RETRY_S: Final = 1.0
 class Follower:
     """Follows ptyd. Run `run` in a nursery."""
 
-    def __init__(self, index: Index, live: Live, disposal: Disposal) -> None:
+    def __init__(self, index: Index, live: Live, disposal: Disposal, crowd: Crowd) -> None:
         self._index = index
         self._live = live
         self._disposal = disposal
+        self._crowd = crowd
 
     async def run(self) -> None:
         """Follow for ever, over whatever becomes of ptyd."""
@@ -38,13 +40,21 @@ class Follower:
             try:
                 async with self._live.client().subscribe() as events:
                     async for event in events:
-                        if isinstance(event, Event) and event.type == "session.ended" and event.id:
-                            await self._ended(event.id)
+                        if isinstance(event, Event) and event.id:
+                            await self._heed(event.type, event.id)
             except PtydError as error:
                 log.debug("ptyd is not followed", error=str(error))
             except Exception:
                 log.exception("following ptyd failed")  # no more than a convenience: it ends nothing
             await trio.sleep(RETRY_S)
+
+    async def _heed(self, type_: str, id_: str) -> None:
+        match type_:
+            case "session.attached" | "session.detached":
+                self._crowd.note_use(id_)
+            case "session.ended":
+                self._crowd.forget_use(id_)
+                await self._ended(id_)
 
     async def _ended(self, id_: str) -> None:
         row = await self._index.read(sessions.find, id_)

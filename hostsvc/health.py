@@ -17,6 +17,8 @@ class Signs:
 
     index_trouble: str | None
     ptyd_trouble: str | None
+    ptyd_circuit: str | None
+    """Why ptyd is not restarted any more."""
     last_pass_state: str | None
     missed: int
     stuck_sagas: int
@@ -30,6 +32,9 @@ def decide_health(signs: Signs) -> tuple[str, list[str]]:
         red.append(f"the index: {signs.index_trouble}")
     if signs.ptyd_trouble is not None:
         red.append(f"ptyd: {signs.ptyd_trouble}")
+    if signs.ptyd_circuit is not None:
+        todo = "see: ptyd doctor, then: hostsvc health --reset"
+        red.append(f"ptyd is not restarted any more: {signs.ptyd_circuit}; {todo}")
     if signs.missed >= MISSED_RED:
         red.append(f"the reaper has missed {signs.missed} passes; see: hostsvc passes")
     match signs.last_pass_state:

@@ -37,6 +37,10 @@ class Room:
     per_workspace: int | None = None
     per_host: int | None = None
 
+    @property
+    def is_limited(self) -> bool:
+        return (self.ttl_ms, self.per_workspace, self.per_host) != (None, None, None)
+
 
 def plan_evictions(sessions: Iterable[Idleness], room: Room) -> dict[Key, str]:
     """Return which sessions are to be ended, and why, in a fixed order."""

@@ -61,5 +61,7 @@ ENTRY: Final = matching(
     r"[A-Za-z0-9_][A-Za-z0-9._-]{0,79}", "an id or a name", "1..80 of `A-Z a-z 0-9 . _ -`"
 )
 CREDENTIAL: Final = data(1, MAX_CREDENTIAL_BYTES)
+ANYTHING: Final = Kind("any", "", lambda value: value)
+"""For what is judged by its meaning, and must not fail by its form."""
 COMMAND: Final = array(TEXT, 1, 64, f"1..64 strings of at most {MAX_TEXT} characters")
 LISTED: Final = integer(1, MAX_LISTED)

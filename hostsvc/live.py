@@ -7,24 +7,14 @@ nothing": every answer is either ptyd's own or an Unknown that says why.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import NoneType
 from typing import Any, Final
 
 import attrs
 import trio
 
-from hostsvc.model import (
-    OWNER_LABEL,
-    RUN_LABEL,
-    WORKSPACE_LABEL,
-    Fact,
-    Key,
-    Known,
-    LiveSession,
-    LiveView,
-    Unknown,
-)
-from ptyd.client import Client, Exit, Listing, PtydError, Session, open_client
+from hostsvc.believed import believed, exit_map, live_session, sound
+from hostsvc.model import Fact, Key, Known, LiveSession, LiveView, Unknown
+from ptyd.client import Client, Listing, PtydError, Session, open_client
 from ptyd.protocol.errors import Code
 from ptyd.protocol.results import PROOFS
 
@@ -49,17 +39,6 @@ NO_ANSWER: Final = frozenset(
     }
 )
 """After these nobody knows whether it was done."""
-_NUMBERS: Final = ("ended_at_ms", "shim_pid", "shim_start", "pid", "pid_start")
-_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
-    "id": (str,),
-    "generation": (int,),
-    "state": (str,),
-    "labels": (dict,),
-    "created_at_ms": (int,),
-    "boot_id": (str, NoneType),
-    **dict.fromkeys(_NUMBERS, (int, NoneType)),
-}
-"""What decisions and rows rest on: a ptyd that gets one of these wrong is not believed at all."""
 
 
 @attrs.frozen
@@ -129,6 +108,11 @@ class Live:
         told = None if self._client is None else self._client.hello
         return told if isinstance(told, dict) else {}
 
+    @property
+    def was_stopped(self) -> bool:
+        """Whether ptyd has said that it was told to stop: then nobody starts it from here."""
+        return self._client is not None and self._client.was_stopped
+
     def instance(self) -> str:
         """The instance that is spoken to.
 
@@ -152,11 +136,13 @@ class Live:
 
     # -- looking -----------------------------------------------------------------------------------
 
-    async def listing(self, *, labels: Mapping[str, str] | None = None) -> Fact[Listing]:
+    async def listing(
+        self, *, labels: Mapping[str, str] | None = None, detail: bool = False
+    ) -> Fact[Listing]:
         """Return what ptyd lists, complete or not; only those that have all of `labels`, if any are given."""
         try:
             with trio.fail_after(LIST_DEADLINE_S):
-                return Known(believed(await self.client().list(labels=labels)))
+                return Known(believed(await self.client().list(labels=labels, detail=detail)))
         except trio.TooSlowError:
             return Unknown(f"ptyd did not list within {LIST_DEADLINE_S:g} s")
         except PtydError as error:
@@ -187,9 +173,17 @@ class Live:
 
     async def get(self, id_: str) -> Fact[LiveSession]:
         """Look at one; not_found is Unknown here, because one answer is no complete list."""
+        match await self.look_at(id_):
+            case Known(session):
+                return Known(live_session(session))
+            case unknown:
+                return Unknown(getattr(unknown, "why", "ptyd does not tell"))
+
+    async def look_at(self, id_: str) -> Fact[Session]:
+        """Look at one with all that ptyd tells of it, also whether it is busy; otherwise as `get`."""
         try:
             with trio.fail_after(LIST_DEADLINE_S):
-                return Known(live_session(_sound(await self.client().get(id_))))
+                return Known(sound(await self.client().get(id_)))
         except trio.TooSlowError:
             return Unknown(f"ptyd did not answer within {LIST_DEADLINE_S:g} s")
         except PtydError as error:
@@ -206,7 +200,7 @@ class Live:
         """
         try:
             with trio.fail_after(SPAWN_DEADLINE_S):
-                spawned = _sound(await self.client().spawn(argv, id=key[0], generation=key[1], **fields))
+                spawned = sound(await self.client().spawn(argv, id=key[0], generation=key[1], **fields))
         except trio.TooSlowError:
             text = f"ptyd did not answer the spawn within {SPAWN_DEADLINE_S:g} s"
             raise PtydError(Code.NO_PTYD, text) from None
@@ -231,55 +225,6 @@ class Live:
         if killed.proof not in PROOFS:
             return Unproven(PtydError(Code.KILL_UNCONFIRMED, "ptyd answered without a proof"))
         return Proven({"proof": killed.proof, "outcome": killed.outcome, "by": "ptyd"}, exit_map(killed.exit))
-
-
-def believed(listing: Listing) -> Listing:
-    """Return a list that makes sense; what does not is no list.
-
-    Raises:
-        PtydError: protocol_violation.
-    """
-    heads: list[tuple[object, type]] = [(listing.instance_id, str), (listing.complete, bool)]
-    if not all(isinstance(value, kind) for value, kind in heads):
-        raise PtydError(Code.PROTOCOL_VIOLATION, "ptyd's list does not say whose, or whether all, it is")
-    for session in listing.sessions:
-        _sound(session)
-    return listing
-
-
-def _sound(session: Session) -> Session:
-    odd = [name for name, types in _TYPES.items() if not isinstance(getattr(session, name), types)]
-    if odd or session.proof not in (None, *PROOFS):
-        text = f"what ptyd says of session {session.id!a} makes no sense ({', '.join(odd) or 'proof'})"
-        raise PtydError(Code.PROTOCOL_VIOLATION, text)
-    return session
-
-
-def live_session(session: Session) -> LiveSession:
-    """A session of ptyd's as the host service sees it."""
-    return LiveSession(
-        id=session.id,
-        generation=session.generation,
-        state=session.state,
-        owner=session.labels.get(OWNER_LABEL),
-        workspace_id=session.labels.get(WORKSPACE_LABEL),
-        run=session.labels.get(RUN_LABEL),
-        created_at_ms=session.created_at_ms,
-        ended_at_ms=session.ended_at_ms,
-        proof=session.proof,
-        exit=exit_map(session.exit),
-        shim_pid=session.shim_pid,
-        shim_start=session.shim_start,
-        boot_id=session.boot_id,
-        pid=session.pid,
-        pid_start=session.pid_start,
-    )
-
-
-def exit_map(found: Exit | None) -> dict[str, int] | None:
-    if found is None:
-        return None
-    return {"code": found.code} if found.code is not None else {"signal": found.signal or 0}
 
 
 def _unreachable(error: PtydError) -> PtydError:

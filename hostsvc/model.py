@@ -101,6 +101,10 @@ class SessionRow:
     """The host service's process that wrote the row before its spawn."""
     run: str | None = None
     """The run that it belongs to."""
+    restart: str = "never"
+    """Whether it is started again when it ends by itself; see `restart.Policy`."""
+    restarts: int = 0
+    """So many starts in a row before this one did not last."""
     instance_id: str | None = None
     """The ptyd (its runtime directory) that was asked for it."""
     boot_id: str | None = None

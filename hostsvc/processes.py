@@ -86,14 +86,15 @@ def death_of(row: SessionRow, boot_id: str, marks: Marks) -> Fact[str]:
 
 def inside(paths: Iterable[str]) -> dict[str, int]:
     """Return, of these directories, those that some process has its cwd in, with one such pid."""
-    wanted = list(paths)
+    wanted = frozenset(paths)
     found: dict[str, int] = {}
     for pid in procs.all_pids() if wanted else ():
         try:
-            cwd = os.readlink(f"/proc/{pid}/cwd")
+            place = os.readlink(f"/proc/{pid}/cwd")
         except OSError:
             continue
-        for path in wanted:
-            if cwd == path or cwd.startswith(path + "/"):
-                found.setdefault(path, pid)
+        while place not in ("/", ""):
+            if place in wanted:
+                found.setdefault(place, pid)
+            place = os.path.dirname(place)
     return found

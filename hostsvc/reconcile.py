@@ -31,6 +31,8 @@ class Entry:
     """None: nobody could tell, which counts as busy."""
     is_deleting: bool = False
     """A deletion of it is under way, or was left half way."""
+    is_young: bool = False
+    """Made so lately that a list from before may not have it yet."""
 
 
 @attrs.frozen(kw_only=True)
@@ -41,6 +43,8 @@ class Plan:
     """Not live there and idle here."""
     keep_busy: tuple[str, ...] = ()
     """Not live there, and busy here: kept, and reported."""
+    keep_young: tuple[str, ...] = ()
+    """Not live there, and only just made here."""
     heal: tuple[str, ...] = ()
     """Live there, and half deleted here with nobody at it: usable again."""
     gone: tuple[str, ...] = ()
@@ -77,12 +81,13 @@ def plan_reconcile(
 
 def _compare(live: frozenset[str], entries: list[Entry], destroyed: Collection[str], cap: int) -> Plan:
     missing = [entry for entry in entries if entry.id not in live and not entry.is_deleting]
-    drop = tuple(entry.id for entry in missing if entry.is_busy is False)
+    drop = tuple(entry.id for entry in missing if entry.is_busy is False and not entry.is_young)
     if len(drop) > cap:
         return Plan(refusal=f"{len(drop)} of {len(entries)} would be dropped at once, more than {cap}")
     return Plan(
         drop=drop,
         keep_busy=tuple(entry.id for entry in missing if entry.is_busy is not False),
+        keep_young=tuple(entry.id for entry in missing if entry.is_busy is False and entry.is_young),
         heal=tuple(entry.id for entry in entries if entry.id in live and entry.is_deleting),
         gone=tuple(sorted(live & set(destroyed) - {entry.id for entry in entries})),
     )

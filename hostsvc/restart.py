@@ -1,4 +1,4 @@
-"""Whether a session that ended by itself is started again, and when. Pure.
+"""Whether a session that ended by itself is started again, and when; and what is kept to do so. Pure.
 
 Never one whose end was asked for. A new start is a new generation under the same id and name.
 """
@@ -22,6 +22,20 @@ FIRST_BACK_OFF_S: Final = 1.0
 LONGEST_BACK_OFF_S: Final = 300.0
 STEADY_S: Final = 600.0
 """One that ran this long starts the count anew."""
+
+
+@attrs.frozen(kw_only=True)
+class Launch:
+    """How to start a session again, byte for byte. Secrets travel in it: it is never shown."""
+
+    policy: Policy
+    limit: int
+    argv: tuple[bytes, ...] = attrs.field(repr=False)
+    cwd: bytes | None = attrs.field(repr=False)
+    env: Mapping[bytes, bytes] = attrs.field(repr=False)
+    rows: int
+    cols: int
+    on_leader_exit: str
 
 
 @attrs.frozen(kw_only=True)
@@ -54,7 +68,14 @@ class LeaveIt:
     reason: str
 
 
-def decide_restart(ended: Ended) -> StartAgain | LeaveIt:
+@attrs.frozen
+class GiveUp:
+    """It stays ended, and a person should know."""
+
+    reason: str
+
+
+def decide_restart(ended: Ended) -> StartAgain | LeaveIt | GiveUp:
     """Return whether to start it again."""
     if ended.was_unwanted:
         return LeaveIt("its end was asked for")
@@ -64,5 +85,5 @@ def decide_restart(ended: Ended) -> StartAgain | LeaveIt:
         return LeaveIt("it ended well")
     restarts = 0 if ended.ran_s >= STEADY_S else ended.restarts
     if restarts >= ended.limit:
-        return LeaveIt(f"it was started {restarts} times in a row and did not last")
+        return GiveUp(f"it was started again {restarts} times in a row and did not last")
     return StartAgain(min(LONGEST_BACK_OFF_S, FIRST_BACK_OFF_S * 2**restarts), restarts + 1)

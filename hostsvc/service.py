@@ -13,27 +13,40 @@ from hostsvc.adoption import Adoption
 from hostsvc.births import Births
 from hostsvc.clock import NowMs
 from hostsvc.config import Config
+from hostsvc.crowd import Crowd
 from hostsvc.deletion import Deletion
 from hostsvc.deletion_steps import DeletionSteps
 from hostsvc.disposal import Disposal
 from hostsvc.follower import Follower
 from hostsvc.git.command import Git
+from hostsvc.idle import Room
 from hostsvc.index import Index
 from hostsvc.live import Live
+from hostsvc.monitor import Monitor
 from hostsvc.policy import Limits
+from hostsvc.ptyd_process import PtydProcess
+from hostsvc.reaper.base import Base
 from hostsvc.reaper.engine import Reaper, Schedule
 from hostsvc.reaper.gate import Caps
+from hostsvc.reaper.idle import Idle
 from hostsvc.reaper.orphans import Orphans
 from hostsvc.reaper.runs import LabelledRuns
 from hostsvc.reaper.stale_rows import StaleRows
 from hostsvc.reaper.stuck_sagas import StuckSagas
 from hostsvc.reaper.trash import Trash
+from hostsvc.reaper.triples import Triples
+from hostsvc.reaper.worktrees import AT_ONCE, Worktrees
+from hostsvc.reconciler import Reconciler
+from hostsvc.restarter import Restarter
 from hostsvc.runs.containers import Containers
 from hostsvc.runs.lifecycle import Runs
 from hostsvc.runs.policy import RunLimits
 from hostsvc.runs.sessions import Sessions as RunSessions
 from hostsvc.runs.workspaces import Workspaces as RunWorkspaces
+from hostsvc.sweep import Ages
 from hostsvc.teardown import Teardown
+from hostsvc.watchdog import Patience
+from hostsvc.watching import LOOK_S, Watching
 from hostsvc.workspaces import Workspaces
 from ptyd.protocol.eventlog import EventLog
 
@@ -64,7 +77,10 @@ class Service:
             forbidden=[config.state_dir, config.runtime_dir],
         )
         self.disposal = Disposal(index, live, self.events, now_ms, config.kills_at_once)
-        self.births = Births(index, live, self.disposal, self.events, now_ms, owner=owner, run_id=self.run_id)
+        self.crowd = Crowd(index, live, self.disposal, _room(config), owner=owner)
+        self.births = Births(
+            index, live, self.disposal, self.crowd, self.events, now_ms, owner=owner, run_id=self.run_id
+        )
         effects = DeletionSteps(
             index,
             self.disposal,
@@ -81,7 +97,21 @@ class Service:
             nursery,
             run_id=self.run_id,
         )
-        self.follower = Follower(index, live, self.disposal)
+        self.monitor = Monitor(
+            index, live, PtydProcess(str(config.runtime_dir)), self.events, _patience(config)
+        )
+        self.reconciler = Reconciler(
+            index,
+            self.crowd,
+            self.deletion,
+            now_ms,
+            cap=config.reconcile_cap,
+            age_floor_ms=int(config.age_floor_s * 1000),
+        )
+        self.watching = Watching(
+            index, Git(deadline_s=min(LOOK_S, config.git_deadline_s)), self.events, now_ms
+        )
+        self.follower = Follower(index, live, self.disposal, self.crowd)
         self.adoption = Adoption(index, live, self.births, self.events, owner=owner, run_id=self.run_id)
         self.runs = Runs(
             index,
@@ -95,7 +125,16 @@ class Service:
             self.events,
             now_ms,
         )
+        self.restarter = Restarter(index, self.births, self.events, now_ms)
         limits = Limits(age_floor_ms=int(config.age_floor_s * 1000))
+        base, can = Base(index, config.base_dir), self.places.can
+        ages = Ages(
+            sweep_ms=int(config.sweep_age_s * 1000),
+            worktree_ms=int(config.worktree_grace_s * 1000),
+            quarantine_ms=int(config.quarantine_grace_s * 1000),
+            limits=limits,
+        )
+        reapers_git = Git(deadline_s=config.git_deadline_s, at_once=AT_ONCE)
         self.reaper = Reaper(
             [
                 StuckSagas(index, self.deletion),
@@ -103,10 +142,13 @@ class Service:
                     index, self.disposal, self.births, self.places, limits, int(config.keep_rows_s * 1000)
                 ),
                 Orphans(index, live, self.disposal, self.births, limits, owner),
+                Idle(self.crowd, self.births),
                 LabelledRuns(
                     index, self.runs, RunLimits(age_ms=int(config.run_age_s * 1000), absence=limits)
                 ),
-                Trash(index, self.places.can),
+                Worktrees(index, base, can, reapers_git, self.events, now_ms, ages),
+                Triples(index, base, can, self.events, now_ms, ages),
+                Trash(index, can),
             ],
             index,
             live,
@@ -119,3 +161,21 @@ class Service:
                 deadline_s=config.reaper_deadline_s,
             ),
         )
+
+
+def _room(config: Config) -> Room:
+    """How many sessions there may be; a setting of 0 means any number."""
+    return Room(
+        ttl_ms=int(config.idle_ttl_s * 1000) or None,
+        per_workspace=config.sessions_per_workspace or None,
+        per_host=config.sessions_per_host or None,
+    )
+
+
+def _patience(config: Config) -> Patience:
+    return Patience(
+        failures=config.probe_failures,
+        interval_s=config.probe_interval_s,
+        stale_s=config.probe_stale_s,
+        restarts=config.probe_restarts,
+    )

@@ -13,7 +13,8 @@ import attrs
 import trio
 
 from hostsvc import views
-from hostsvc.live import LIST_DEADLINE_S, Live, live_session
+from hostsvc.believed import live_session
+from hostsvc.live import LIST_DEADLINE_S, Live
 from hostsvc.model import Key, LiveSession
 from ptyd.client import Client, Lost, PtydError, Session
 from ptyd.protocol.errors import Code

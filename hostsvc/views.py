@@ -59,6 +59,8 @@ def stored_view(row: SessionRow) -> dict[str, Any]:
         "stuck_at_ms": row.stuck_at_ms,
         "kill_evidence": row.kill_evidence,
         "exit": row.exit,
+        "restart": row.restart,
+        "restarts": row.restarts,
     }
 
 

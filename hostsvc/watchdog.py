@@ -24,6 +24,8 @@ class Probe(enum.StrEnum):
     """Its process is not there, and none has taken its place."""
     STARTING = "starting"
     """Its process is there and has not served yet."""
+    STOPPED = "stopped"
+    """Somebody has stopped it on purpose."""
 
 
 @attrs.frozen(kw_only=True)
@@ -85,7 +87,7 @@ def judge(watch: Watch, probe: Probe, now_s: float, patience: Patience) -> tuple
     match probe:
         case Probe.ANSWERED:
             return _recovered(watch), WAIT
-        case Probe.STARTING:
+        case Probe.STARTING | Probe.STOPPED:
             return watch, WAIT
         case Probe.BUSY:
             return _bear_busy(watch, now_s, patience)
@@ -107,7 +109,7 @@ def closed(watch: Watch) -> Watch:
 
 def _recovered(watch: Watch) -> Watch:
     """Whatever was counted is forgotten; spent restarts are not, or a crash loop would refill them."""
-    return Watch(restarted_at_s=watch.restarted_at_s, open_because=watch.open_because)
+    return attrs.evolve(watch, failures=0, counted_at_s=None, busy_since_s=None)
 
 
 def _bear_busy(watch: Watch, now_s: float, patience: Patience) -> tuple[Watch, Verdict]:

@@ -6,6 +6,7 @@ and imports neither trio nor attrs nor click: `ptyd ls` is to start as fast as P
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections import deque
@@ -33,6 +34,7 @@ ATTEMPTS: Final = 8
 """How often a repeatable call is sent in a row before the daemon is taken to be broken."""
 SETTLED_S: Final = 5.0
 """An attempt that lasted this long starts the count anew: a long wait outlives many restarts."""
+MOST_FDS: Final = 4
 WINDOW: Final = 32
 """Calls on their way at once in `call_each`: half of what the daemon allows."""
 
@@ -80,6 +82,7 @@ class BlockingClient:
         self._protocol = ClientConnection()
         self._answers: dict[int, Answer] = {}
         self._notifications: deque[tuple[str, Params]] = deque()
+        self._passed: list[int] | None = None  # descriptors, while some are expected
         self.hello: Params = {}
         self.heed: Callable[[str, Params], None] | None = None
         """Told of each notification as it comes, also while an answer is waited for; else they are kept."""
@@ -163,6 +166,24 @@ class BlockingClient:
                 if error.code is Code.MAYBE_APPLIED or attempts >= ATTEMPTS:
                     raise error from lost
             self._reconnect_patiently()
+
+    def call_for_fds(self, method: str, params: Params) -> tuple[Any, list[int]]:
+        """Make one call, the only one under way, and return its result with the descriptors beside it.
+
+        Raises:
+            PtydError: the daemon's refusal; maybe_applied or unreachable when the connection was lost.
+        """
+        self._passed = []
+        try:
+            return self._exchange(method, params), self._passed
+        except BaseException as error:
+            for fd in self._passed:
+                os.close(fd)
+            if isinstance(error, ConnectionLost):
+                raise self._interrupted(method, str(error)) from error
+            raise
+        finally:
+            self._passed = None
 
     def call_each(self, method: str, each: Iterable[Params]) -> Iterator[Answer]:
         """Make many calls at once; yield each result, or the PtydError in its place, in order.
@@ -301,7 +322,7 @@ class BlockingClient:
             raise ConnectionLost(self._lost_because)
         self._socket.settimeout(None if deadline is None else max(0.001, deadline - time.monotonic()))
         try:
-            data = self._socket.recv(RECEIVE_BYTES)
+            data = self._take_in(self._socket)
         except TimeoutError:
             raise
         except OSError as error:
@@ -318,6 +339,15 @@ class BlockingClient:
                     self._notifications.append((event.method, event.params))
             else:
                 self._answers[event.msgid] = event.result if event.error is None else event.error
+
+    def _take_in(self, connected: socket.socket) -> bytes:
+        if self._passed is None:
+            return connected.recv(RECEIVE_BYTES)
+        from ptyd.peers import receive_with_fds
+
+        data, fds = receive_with_fds(connected, RECEIVE_BYTES, MOST_FDS)
+        self._passed += fds
+        return data
 
 
 def _why(error: OSError) -> str:

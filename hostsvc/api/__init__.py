@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from hostsvc.api.handlers import Answer, Handlers
+from hostsvc.api.reconcile import Reconcile
 from hostsvc.api.runs import Runs
 from hostsvc.api.sagas import Sagas
 from hostsvc.api.sessions import Sessions
@@ -21,7 +22,7 @@ class Api:
     """Serves requests."""
 
     def __init__(self, service: Service) -> None:
-        parts = (Workspaces, Sessions, Sagas, Runs, Trash, Upkeep)
+        parts = (Workspaces, Reconcile, Sessions, Sagas, Runs, Trash, Upkeep)
         self._handlers: Handlers = {
             request: handler for part in parts for request, handler in part(service).handlers.items()
         }

@@ -11,6 +11,7 @@ from hostsvc import views
 from hostsvc.api.handlers import Answer, Handlers
 from hostsvc.messages import sessions as asked
 from hostsvc.model import LiveSession, SessionRow
+from hostsvc.restart import Launch, Policy
 from hostsvc.service import Service
 from hostsvc.shown import Seen, Viewer
 from hostsvc.store import sessions, workspaces
@@ -46,6 +47,7 @@ class Sessions:
             rows=request.rows,
             cols=request.cols,
             on_leader_exit=request.on_leader_exit,
+            launch=_launch(request),
         )
         return await self._row_view(row)
 
@@ -95,6 +97,9 @@ class Sessions:
             return await self._dispose_archived(request)
         reason = "it was disposed of"
         after = await self._service.disposal.dispose(row.key, reason=reason, is_forced=request.force)
+        newest = await self._index.read(sessions.find, after.id)
+        if request.generation is None and newest is not None and newest.generation > after.generation:
+            return await self._dispose_session(request)  # it was just being started again
         return await self._row_view(after)
 
     async def _dispose_archived(self, request: asked.SessionDispose) -> Answer:
@@ -110,3 +115,20 @@ class Sessions:
             for live in found:
                 await self._service.adoption.adopt(live, workspace)
         return {"sessions": [views.foreign_view(live) for live in found], "adopted": not request.dry_run}
+
+
+def _launch(request: asked.SessionCreate) -> Launch | None:
+    """How to start it again; None when it is not to be."""
+    policy = Policy(request.restart)
+    if policy is Policy.NEVER:
+        return None
+    return Launch(
+        policy=policy,
+        limit=request.restart_limit,
+        argv=tuple(request.argv),
+        cwd=request.cwd,
+        env=request.env,
+        rows=request.rows,
+        cols=request.cols,
+        on_leader_exit=request.on_leader_exit,
+    )

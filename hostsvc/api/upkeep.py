@@ -26,6 +26,7 @@ class Upkeep:
             asked.Reap: self._reap,
             asked.Passes: self._list_passes,
             asked.Health: self._check_up,
+            asked.HealthReset: self._reset,
         }
 
     async def _hello(self, _: Hello) -> Answer:
@@ -49,4 +50,8 @@ class Upkeep:
         return {"passes": await self._index.read(passes.find_last, request.limit)}
 
     async def _check_up(self, _: asked.Health) -> Answer:
+        return await check_up(self._service)
+
+    async def _reset(self, _: asked.HealthReset) -> Answer:
+        await self._service.monitor.reset()
         return await check_up(self._service)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import NoReturn
 
 from hostsvc import views
@@ -56,7 +57,7 @@ class Workspaces:
         wanted = (request.labels or {}).items()
         matching = [workspace for workspace in found if wanted <= workspace.labels.items()]
         open_ = await self._index.read(sessions.count_open_by_workspace)
-        return {"workspaces": [views.workspace_view(one, open_.get(one.id, 0)) for one in matching]}
+        return {"workspaces": [self._shown(one, open_) for one in matching]}
 
     async def _get_workspace(self, request: asked.WorkspaceGet) -> Answer:
         return await self._view(await self._service.places.find(request.id))
@@ -78,7 +79,11 @@ class Workspaces:
 
     async def _view(self, workspace: Workspace) -> Answer:
         open_ = await self._index.read(sessions.count_open_by_workspace)
-        return views.workspace_view(workspace, open_.get(workspace.id, 0))
+        return self._shown(workspace, open_)
+
+    def _shown(self, workspace: Workspace, open_: Mapping[str, int]) -> Answer:
+        shown = views.workspace_view(workspace, open_.get(workspace.id, 0))
+        return {**shown, "git": self._service.watching.view(workspace)}
 
     async def _delete_workspace(self, request: asked.WorkspaceDelete) -> Answer:
         workspace = await self._index.read(workspaces.find, request.id)

@@ -66,8 +66,9 @@ class Refused(click.ClickException):
         say(f"hostsvc: {printable(self.message)}")
 
 
-def _group(name: str, help: str, module: str, *commands: str) -> click.Group:
-    modules = dict.fromkeys(commands, module)
+def _group(name: str, help: str, module: str, *commands: str, **elsewhere: str) -> click.Group:
+    """Make a group of commands that live in `module`, and some that do not."""
+    modules = {**dict.fromkeys(commands, module), **elsewhere}
     return group.Group(name=name, help=help, package="hostsvc.cli", commands=modules)
 
 
@@ -84,6 +85,7 @@ COMMANDS: Final[dict[str, str | click.Group]] = {  # in the order of help
         "risk",
         "rm",
         "restore",
+        reconcile="reconcile",
     ),
     "trash": _group("trash", "What was deleted: list it, remove it for good.", "trash", "ls", "purge"),
     "session": _group(

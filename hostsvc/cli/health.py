@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import click
+
 from hostsvc.cli import EXIT_FAILED, EXIT_OK, EXIT_PARTIAL
 from hostsvc.cli.group import Settings, command
 from ptyd.cli.output import age, put, put_fields, put_json
@@ -13,14 +15,15 @@ STATUSES: Final = {"green": EXIT_OK, "yellow": EXIT_PARTIAL}
 
 
 @command()
-def health(settings: Settings) -> int:
+@click.option("--reset", is_flag=True, help="Let ptyd be restarted again, after restarts that did not help.")
+def health(settings: Settings, reset: bool) -> int:
     """Tell whether somebody should look.
 
     Returns 0 when all is green, 5 when it is yellow (works, and somebody should look), 1 when it is
     red (something does not work), 69 when the host service cannot be reached.
     """
     with settings.connect() as client:
-        found = client.call("health")
+        found = client.call("health.reset" if reset else "health")
     if settings.json:
         put_json(found)
     elif not settings.quiet:
@@ -42,11 +45,24 @@ def _fields(found: dict[str, Any]) -> dict[str, str]:
     return {
         "service": f"pid {found['pid']}, up {age(found['uptime_ms'])}",
         "ptyd": f"pid {ptyd['pid']}, version {ptyd['version']}" if ptyd["reachable"] else "not reachable",
+        "watch": _watch(ptyd["watch"]),
         "reaper": f"{told}; one every {reaper['interval_s']:g} s, {reaper['missed']} missed",
         "deletions": f"{sagas['open']} open, {sagas['stuck']} stuck",
         "sessions": counts or "none",
         "index": f"{found['index']['id']} in {found['index']['path']}",
     }
+
+
+def _watch(watch: dict[str, Any]) -> str:
+    told = [f"ptyd {watch['last'] or 'was not asked yet'}"]
+    if watch["failures"]:
+        told.append(f"{watch['failures']} times in a row without an answer")
+    if watch["busy_ms"] is not None:
+        told.append(f"busy for {age(watch['busy_ms'])}")
+    told.append(f"{watch['restarts']} of {watch['most_restarts']} restarts spent")
+    if watch["open_because"] is not None:
+        told.append("given up")
+    return ", ".join(told)
 
 
 @command()

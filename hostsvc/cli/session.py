@@ -13,6 +13,7 @@ import click
 from hostsvc.cli import EXIT_OK
 from hostsvc.cli.group import NEXT_STEPS, Settings, command
 from hostsvc.cli.params import complete_run, complete_workspace, session_argument, sessions_argument
+from hostsvc.restart import Policy
 from hostsvc.states import SessionStatus
 from ptyd.blocking import BlockingClient
 from ptyd.cli.enter import caller_env, login_shell, terminal_size
@@ -58,6 +59,17 @@ workspace_option = click.option(
     type=click.Choice(["keep", "kill"]),
     help="What becomes of background processes when the program exits [default: keep].",
 )
+@click.option(
+    "--restart",
+    type=click.Choice([policy.value for policy in Policy]),
+    help="Start it again when it ends by itself [default: never]; its environment is kept for that.",
+)
+@click.option(
+    "--restart-limit",
+    type=click.IntRange(1, 1000),
+    metavar="N",
+    help="So many starts in a row that do not last [default: 5].",
+)
 def new(settings: Settings, workspace: str | None, attaches: bool, **asked: Any) -> int:
     """Start a program in a workspace and print its session's id.
 
@@ -89,6 +101,8 @@ def _asked(
     env: tuple[tuple[str, str], ...],
     size: tuple[int, int] | None,
     on_leader_exit: str | None,
+    restart: str | None,
+    restart_limit: int | None,
 ) -> dict[str, Any]:
     rows, cols = size or terminal_size() or (None, None)
     asked: dict[str, Any] = {
@@ -101,6 +115,8 @@ def _asked(
         "rows": rows,
         "cols": cols,
         "on_leader_exit": on_leader_exit,
+        "restart": restart,
+        "restart_limit": restart_limit,
     }
     return {key: value for key, value in asked.items() if value is not None}
 
@@ -178,10 +194,13 @@ def _cells(row: dict[str, Any], names: dict[str, str | None]) -> list[str]:
 
 def _note(row: dict[str, Any]) -> str:
     """What is not as it should be, or how it ended."""
+    restarts = f"; started again {row['restarts']} times" if row.get("restarts") else ""
     if row["ended_at_ms"] is not None:
         proof = (row["kill_evidence"] or {}).get("proof", "none")
-        return f" ({describe_exit(row['exit'])}; proof {proof})"
+        return f" ({describe_exit(row['exit'])}; proof {proof}{restarts})"
     notes = []
+    if row["restarts"]:
+        notes.append(f"started again {row['restarts']} times")
     if row["dispose_requested_at_ms"] is not None:
         notes.append("to be ended")
     if row["attempts"]:

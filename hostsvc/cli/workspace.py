@@ -119,7 +119,7 @@ def ls(settings: Settings, deleted: bool, labels: tuple[tuple[str, str], ...]) -
         for workspace in answer["workspaces"]:
             put(workspace["id"])
     else:
-        columns = ["ID", "NAME", "STATE", "SESSIONS", "AGE", "PATH"]
+        columns = ["ID", "NAME", "STATE", "SESSIONS", "AGE", "GIT", "PATH"]
         put_table(columns, map(_row, answer["workspaces"]), states=2)
     return EXIT_OK
 
@@ -141,8 +141,18 @@ def _row(workspace: dict[str, Any]) -> list[str]:
         workspace["state"],
         str(workspace["sessions"]),
         age(time.time() * 1000 - workspace["created_at_ms"]),
+        _git(workspace["git"]),
         workspace["path"] + (f" ({', '.join(notes)})" if notes else ""),
     ]
+
+
+def _git(state: dict[str, Any] | None) -> str:
+    """Its branch or commit, with how many files have changed; a mark when that is not known now."""
+    if state is None:
+        return "-"
+    where = state["branch"] or (state["head"] or "")[:12]
+    changed = f"*{state['changed']}" if state["changed"] else ""
+    return where + changed + ("?" if state["unknown"] else "")
 
 
 @command()

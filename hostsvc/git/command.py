@@ -67,10 +67,12 @@ def environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
 class Git:
     """Runs git. Several may share one: it bounds how many calls run at a time."""
 
-    def __init__(self, program: str = "git", deadline_s: float = DEADLINE_S) -> None:
+    def __init__(
+        self, program: str = "git", deadline_s: float = DEADLINE_S, *, at_once: int = AT_ONCE
+    ) -> None:
         self._program = program
         self._deadline_s = deadline_s
-        self._limiter = trio.CapacityLimiter(AT_ONCE)
+        self._limiter = trio.CapacityLimiter(at_once)
 
     async def run(
         self, folder: str, *arguments: str, overrides: Sequence[str] = (), stdin: bytes = b""

@@ -21,6 +21,10 @@ from hostsvc.git.command import GitUnknown
 _MOST_BYTES: Final = 8192
 
 
+class LinkBroken(GitUnknown):
+    """The links can be read, and lead nowhere or do not agree: not for now, but until somebody mends them."""
+
+
 @attrs.frozen(kw_only=True)
 class Place:
     """A worktree. `git_dir`: its own administrative directory; `common_dir`: its repository's."""
@@ -39,7 +43,8 @@ def find_place(folder: Path) -> Place:
     """Return where a folder's repository is.
 
     Raises:
-        GitUnknown: it is no worktree, or one whose links do not agree.
+        LinkBroken: it is no worktree, or one whose links do not agree.
+        GitUnknown: they cannot be read.
     """
     mark = folder / ".git"
     try:
@@ -47,14 +52,16 @@ def find_place(folder: Path) -> Place:
         if stat.S_ISDIR(mode):
             return Place(folder=folder, git_dir=mark, common_dir=mark)
         if not stat.S_ISREG(mode):
-            raise GitUnknown("its .git is neither a directory nor a file")
+            raise LinkBroken("its .git is neither a directory nor a file")
         git_dir = _read_link(mark, folder)
         common = _resolve(git_dir, _read(git_dir / "commondir"))
         back = _resolve(git_dir, _read(git_dir / "gitdir"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise LinkBroken(f"its .git leads nowhere: {error.strerror}") from error
     except OSError as error:
         raise GitUnknown(f"its .git cannot be read: {error.strerror}") from error
     if not _is_same(back, mark):
-        raise GitUnknown("its repository registers another folder in its place")
+        raise LinkBroken("its repository registers another folder in its place")
     return Place(folder=folder, git_dir=git_dir, common_dir=common)
 
 
@@ -74,7 +81,7 @@ def find_repository(path: Path) -> Path:
 def _read_link(mark: Path, folder: Path) -> Path:
     line = _read(mark)
     if not line.startswith("gitdir: "):
-        raise GitUnknown("its .git file says nothing")
+        raise LinkBroken("its .git file says nothing")
     return _resolve(folder, line.removeprefix("gitdir: "))
 
 
@@ -84,7 +91,7 @@ def _read(path: Path) -> str:
     try:
         return data.decode().rstrip("\n")
     except UnicodeDecodeError:
-        raise GitUnknown(f"{path.name} is no UTF-8") from None
+        raise LinkBroken(f"{path.name} is no UTF-8") from None
 
 
 def _resolve(start: Path, text: str) -> Path:

@@ -5,6 +5,7 @@ One module for each thing that can be asked about; importing them fills the tabl
 
 from typing import Final
 
+from hostsvc.messages import reconcile as reconcile
 from hostsvc.messages import runs, sagas, sessions, trash, upkeep, workspaces
 from hostsvc.messages.declare import ERRORS, METHODS, RESULTS
 from hostsvc.messages.upkeep import KINDS

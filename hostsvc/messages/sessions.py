@@ -7,6 +7,7 @@ import attrs
 from hostsvc import shapes
 from hostsvc.kinds import OWN_LABELS
 from hostsvc.messages.declare import WHICH, method
+from hostsvc.restart import Policy
 from hostsvc.states import SessionStatus
 from ptyd.protocol import limits
 from ptyd.protocol.errors import Code
@@ -23,6 +24,7 @@ from ptyd.protocol.kinds import (
     SESSION_ID,
     TOKEN,
     choice,
+    integer,
 )
 
 
@@ -68,6 +70,12 @@ class SessionCreate:
     )
     on_leader_exit: str = attrs.field(
         default="keep", metadata=spec(choice("keep", "kill"), "what becomes of the others when it exits")
+    )
+    restart: str = attrs.field(
+        default="never", metadata=spec(choice(*Policy), "whether it is started again when it ends by itself")
+    )
+    restart_limit: int = attrs.field(
+        default=5, metadata=spec(integer(1, 1000), "so many starts in a row that do not last")
     )
 
 

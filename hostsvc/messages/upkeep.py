@@ -13,7 +13,7 @@ from ptyd.protocol.errors import Code
 from ptyd.protocol.fields import spec
 from ptyd.protocol.kinds import BOOL, TOKEN, array, choice
 
-KINDS: Final = ("sagas", "rows", "sessions", "runs", "trash")
+KINDS: Final = ("sagas", "rows", "sessions", "idle", "runs", "worktrees", "triples", "trash")
 """What the reaper looks for, in the order in which it does."""
 
 
@@ -43,3 +43,9 @@ class Passes:
 @attrs.frozen(kw_only=True)
 class Health:
     """Tell whether somebody should look."""
+
+
+@method("health.reset", shapes.HealthResult)
+@attrs.frozen(kw_only=True)
+class HealthReset:
+    """Let ptyd be restarted again, after restarts that did not help."""

@@ -19,7 +19,7 @@ from hostsvc.index import Index
 from hostsvc.live import Live
 from hostsvc.model import Basis, Candidate
 from hostsvc.reaper.gate import Caps, inferred, plan_hash, refusals
-from hostsvc.reaper.kinds import Findings, Kind, Look, Skipped
+from hostsvc.reaper.kinds import Findings, Kind, Look, Skipped, Telling
 from hostsvc.reaper.record import Pass, counts, outcome, share_out, state_of
 from hostsvc.store import passes
 from hostsvc.store.passes import STARTUP
@@ -174,6 +174,7 @@ class Reaper:
             running.outcomes += [outcome(one, "planned") for one in due]
         else:
             await self._act(running, due, look)
+            await self._let_tell(running, found)
         return await self._record(
             running, state_of(running.outcomes, refused, errors), plan, found, errors, refused
         )
@@ -237,6 +238,12 @@ class Reaper:
             log.info("reaping", done=done, total=running.total)
             told: Pass = {"pass": running.id, "done": done, "total": running.total}
             self._events.emit("reaper.progress", **told)
+
+    async def _let_tell(self, running: _Running, found: Mapping[str, Findings]) -> None:
+        for name, findings in found.items():
+            kind = self._kinds[name]
+            if isinstance(kind, Telling):
+                await kind.tell(findings, [act for act in running.outcomes if act["kind"] == name])
 
     # -- recording ---------------------------------------------------------------------------------
 

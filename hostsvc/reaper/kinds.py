@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import attrs
 
@@ -81,6 +81,15 @@ class Kind(Protocol):
             Skipped: it is not what it was.
             PtydError: it was tried and is not proven.
         """
+        ...
+
+
+@runtime_checkable
+class Telling(Protocol):
+    """A kind that has something of its own to tell when a pass is over."""
+
+    async def tell(self, findings: Findings, outcomes: Sequence[Mapping[str, Any]]) -> None:
+        """Tell what is new; not called for a rehearsal, nor after a look that failed."""
         ...
 
 

@@ -115,7 +115,7 @@ class StaleRows:
                 if row.status is not SessionStatus.SPAWNING:
                     raise Skipped("its spawn was answered by now")
                 return await self._disposal.dispose(
-                    row.key, reason="a crash came before its spawn was answered"
+                    row.key, reason="a crash came before its spawn was answered", is_doubt=True
                 )
             case Action.KILL:
                 return await self._disposal.carry_out(row.key)

@@ -6,6 +6,7 @@ The handlers build plain maps; tests hold them to these classes, and protocol.md
 from typing import Final
 
 from hostsvc.shapes.common import HelloResult
+from hostsvc.shapes.reconcile import WorkspaceReconcileResult
 from hostsvc.shapes.runs import Run, RunEndResult, RunListResult
 from hostsvc.shapes.sagas import Saga, SagaGetResult, SagaListResult
 from hostsvc.shapes.sessions import Foreign, SessionAdoptResult, SessionListResult, SessionRow
@@ -52,5 +53,6 @@ __all__ = [
     "Workspace",
     "WorkspaceDeleteResult",
     "WorkspaceListResult",
+    "WorkspaceReconcileResult",
     "WorkspaceRiskResult",
 ]

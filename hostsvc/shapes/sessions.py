@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import attrs
 
+from hostsvc.restart import Policy
 from hostsvc.shapes.common import STRINGS
 from hostsvc.states import SessionStatus
 from ptyd.protocol.fields import spec
@@ -58,6 +59,12 @@ class SessionRow:
         default=None, metadata=spec(ANY_MAP, "how its death is known: `proof` and more")
     )
     exit: Exit | None = attrs.field(default=None, metadata=spec(EXIT, "the leader's, if it is known"))
+    restart: str = attrs.field(
+        default="never", metadata=spec(choice(*Policy), "whether it is started again when it ends by itself")
+    )
+    restarts: int = attrs.field(
+        default=0, metadata=spec(COUNT, "so many starts in a row before this one did not last")
+    )
     live: dict[str, Any] | None = attrs.field(
         default=None, metadata=spec(ANY_MAP, "ptyd's view: `state`, `pid`, `attached`, …; nil if not listed")
     )

@@ -63,7 +63,7 @@ class HealthResult:
 
     status: str = attrs.field(metadata=spec(choice(*HEALTH), "`red`: something does not work"))
     reasons: list[str] = attrs.field(metadata=spec(STRINGS, "why it is not green"))
-    ptyd: dict[str, Any] = attrs.field(metadata=spec(ANY_MAP, "`reachable`, and who it is"))
+    ptyd: dict[str, Any] = attrs.field(metadata=spec(ANY_MAP, "`reachable`, who it is, and its `watch`"))
     reaper: dict[str, Any] = attrs.field(
         metadata=spec(ANY_MAP, "`last` pass, `missed` intervals, `running`, `interval_s`")
     )

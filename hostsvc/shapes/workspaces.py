@@ -53,6 +53,10 @@ class Workspace:
     sessions: int = attrs.field(metadata=spec(COUNT, "how many of its sessions are not over"))
     created_at_ms: int = attrs.field(metadata=spec(COUNT, "when, since the epoch"))
     deleted_at_ms: int | None = attrs.field(default=None, metadata=spec(COUNT, "when it was gone"))
+    git: dict[str, Any] | None = attrs.field(
+        default=None,
+        metadata=spec(ANY_MAP, "what its worktree is at, as last seen; nil for a plain folder"),
+    )
 
 
 WORKSPACE: Final = shape(Workspace, "workspace")

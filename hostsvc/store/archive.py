@@ -6,7 +6,7 @@ from sqlite_utils import Database
 
 from hostsvc.model import SessionRow
 from hostsvc.states import PROVEN
-from hostsvc.store import audit, rows
+from hostsvc.store import audit, launches, rows
 from hostsvc.store.rows import to_json
 from hostsvc.store.sessions import PROVEN_DEAD, find_of_workspace
 
@@ -27,11 +27,13 @@ def take_leave(db: Database, workspace_id: str, now_ms: int) -> list[SessionRow]
     return left
 
 
+_PRUNABLE = f"FROM sessions AS s WHERE {PROVEN_DEAD} AND ended_at_ms < ? AND NOT {launches.EXISTS}"
+"""One that is about to be started again stays until it was."""
+
+
 def count_prunable(db: Database, older_than_ms: int) -> int:
     """Return how many rows `prune` would move, all told."""
-    found = db.execute(
-        f"SELECT count(*) FROM sessions WHERE {PROVEN_DEAD} AND ended_at_ms < ?", [older_than_ms]
-    )
+    found = db.execute(f"SELECT count(*) {_PRUNABLE}", [older_than_ms])
     return int(found.fetchone()[0])
 
 
@@ -40,9 +42,7 @@ def prune(db: Database, older_than_ms: int, now_ms: int) -> int:
 
     Not lost ones: nobody has proven what became of those.
     """
-    found = db.query(
-        f"SELECT * FROM sessions WHERE {PROVEN_DEAD} AND ended_at_ms < ? LIMIT 1000", [older_than_ms]
-    )
+    found = db.query(f"SELECT s.* {_PRUNABLE} LIMIT 1000", [older_than_ms])
     over = [rows.session(raw) for raw in found]
     for row in over:
         _archive(db, row, now_ms)

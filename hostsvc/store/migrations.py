@@ -203,12 +203,14 @@ CREATE TABLE runs (
 ALTER TABLE sessions ADD COLUMN run TEXT;
 CREATE INDEX sessions_of_a_run ON sessions (run) WHERE run IS NOT NULL;
 
+ALTER TABLE sessions ADD COLUMN restart TEXT NOT NULL DEFAULT 'never'
+    CHECK (restart IN ('never', 'on-failure', 'always'));
+ALTER TABLE sessions ADD COLUMN restarts INTEGER NOT NULL DEFAULT 0 CHECK (restarts >= 0);
+
 CREATE TABLE launches (
     session_id TEXT NOT NULL,
     generation INTEGER NOT NULL,
-    policy TEXT NOT NULL CHECK (policy IN ('on-failure', 'always')),
     most_restarts INTEGER NOT NULL CHECK (most_restarts >= 1),
-    restarts INTEGER NOT NULL DEFAULT 0 CHECK (restarts >= 0),
     due_at_ms INTEGER,
     spec TEXT NOT NULL,
     PRIMARY KEY (session_id, generation)

@@ -10,7 +10,7 @@ from sqlite_utils import Database
 from hostsvc.model import Key, LiveSession, SessionRow
 from hostsvc.policy import Retry
 from hostsvc.states import PROVEN, SessionStatus
-from hostsvc.store import audit, rows, runs
+from hostsvc.store import audit, launches, rows, runs
 from hostsvc.store.rows import to_json
 
 OPEN: Final = "status IN ('spawning', 'active')"
@@ -38,6 +38,15 @@ def find_open(db: Database) -> list[SessionRow]:
     return [rows.session(raw) for raw in db.query(f"SELECT * FROM sessions WHERE {OPEN}")]
 
 
+def find_wanted(db: Database) -> list[SessionRow]:
+    """Return the rows that are not over and whose end nobody asked for, in workspaces that are in use."""
+    found = db.query(
+        "SELECT s.* FROM sessions AS s JOIN workspaces AS w ON w.id = s.workspace_id"
+        f" WHERE s.{OPEN} AND s.dispose_requested_at_ms IS NULL AND w.state = 'active'"
+    )
+    return [rows.session(raw) for raw in found]
+
+
 def find_keys(db: Database, keys: Collection[Key]) -> dict[Key, SessionRow]:
     """Return the rows there are of these, over or not."""
     wanted = to_json([list(key) for key in keys])
@@ -63,8 +72,8 @@ def find_of_run(db: Database, run: str) -> list[SessionRow]:
 def find_all(db: Database, *, workspace_id: str | None = None, status: str | None = None) -> list[SessionRow]:
     """Return rows, oldest first."""
     found = db.query(
-        "SELECT * FROM sessions WHERE (:workspace IS NULL OR workspace_id = :workspace)"
-        " AND (:status IS NULL OR status = :status) ORDER BY created_at_ms, id, generation",
+        f"SELECT * FROM sessions WHERE {_wanted(workspace_id, status)}"
+        " ORDER BY created_at_ms, id, generation",
         {"workspace": workspace_id, "status": status},
     )
     return [rows.session(raw) for raw in found]
@@ -75,11 +84,25 @@ def find_stored(
 ) -> list[dict[str, Any]]:
     """Return these columns of rows, oldest first, as plain maps: for showing thousands at once."""
     found = db.execute(
-        f"SELECT {', '.join(columns)} FROM sessions WHERE (:workspace IS NULL OR workspace_id = :workspace)"
-        " AND (:status IS NULL OR status = :status) ORDER BY created_at_ms, id, generation",
+        f"SELECT {', '.join(columns)} FROM sessions WHERE {_wanted(workspace_id, status)}"
+        " ORDER BY created_at_ms, id, generation",
         {"workspace": workspace_id, "status": status},
     )
     return rows.decode_all([dict(zip(columns, raw, strict=True)) for raw in found])
+
+
+def _wanted(workspace_id: str | None, status: str | None) -> str:
+    """Return a condition that has only what is asked for, and of open rows also says that they are open.
+
+    SQLite takes an index only where the statement itself shows that the index has all that is wanted;
+    otherwise it reads every row there ever was.
+    """
+    asked = [] if workspace_id is None else ["workspace_id = :workspace"]
+    if status is not None:
+        asked.append("status = :status")
+    if status in (SessionStatus.SPAWNING, SessionStatus.ACTIVE):
+        asked.append(OPEN)
+    return " AND ".join(asked) or "true"
 
 
 def count_by_status(db: Database) -> dict[str, int]:
@@ -191,12 +214,15 @@ def _birth(live: LiveSession) -> dict[str, Any]:
 
 
 def request_dispose(
-    db: Database, key: Key, *, reason: str, is_forced: bool, now_ms: int
+    db: Database, key: Key, *, reason: str, is_forced: bool, is_doubt: bool = False, now_ms: int
 ) -> SessionRow | None:
     """Stamp the intent; the first one stays. Makes the next attempt due at once.
 
-    Also on a lost one: should it be here again, it is to go.
+    Also on a lost one: should it be here again, it is to go. It is not started again, unless this is only our
+    own doubt whether its start was heard (`is_doubt`).
     """
+    if not is_doubt:
+        launches.remove(db, key)
     db.execute(
         "UPDATE sessions SET dispose_reason = coalesce(dispose_reason, :reason),"
         " dispose_requested_at_ms = coalesce(dispose_requested_at_ms, :now),"
@@ -215,6 +241,7 @@ def request_dispose_all(db: Database, workspace_id: str, *, reason: str, now_ms:
         f" WHERE workspace_id = :workspace AND NOT {PROVEN_DEAD}",
         {"reason": reason, "now": now_ms, "workspace": workspace_id},
     )
+    launches.remove_of_workspace(db, workspace_id)
 
 
 def record_attempt(db: Database, key: Key, *, error: str, retry: Retry, now_ms: int) -> bool:

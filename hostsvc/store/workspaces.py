@@ -92,6 +92,12 @@ def find_tombstone(db: Database, kind: str, id_: str) -> dict[str, Any] | None:
     return {**found[0], "detail": from_json(found[0]["detail"])} if found else None
 
 
+def find_destroyed(db: Database) -> frozenset[str]:
+    """Return the ids of all that was destroyed for good, also of what was made anew since."""
+    found = db.execute("SELECT DISTINCT id FROM tombstones WHERE kind = 'workspace' AND is_confirmed")
+    return frozenset(row[0] for row in found.fetchall())
+
+
 def insert(
     db: Database,
     *,

@@ -1,20 +1,20 @@
 """The interactive frontend: a session shown on the user's terminal.
 
-Owns one poll loop over the terminal, the daemon's socket and the signals. Never edits live output,
+Owns one poll loop over the terminal, the line to the session and the signals. Never edits live output,
 never sends a typed byte twice, never leaves the terminal raw. No trio: it must start at once and
 echo at once.
 
-    frontend    the loop, and when it ends keyboard    what is typed, on its way to the session
-    keys       keys by name, and those to leave by screen      what is shown
-    replay     what of old output is shown first connection  the socket, and finding a lost daemon
-    again  terminal   queries, cuts      modes      modes tty         the terminal itself: raw
-    mode, signals
+    frontend    the loop, and when it ends     keyboard  what is typed, on its way to the session
+    keys        keys by name, those to leave by  screen    what is shown
+    replay      what of old output is shown      modes     what a program has switched on
+    connection  lines, and a lost daemon         terminal  queries, cuts
+    tty         the terminal itself: raw mode, signals
 """
 
 from __future__ import annotations
 
 import os
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from ptyd.cursor import Since
 
@@ -29,6 +29,8 @@ class Options(NamedTuple):
     since: Since | None = None
     """None for the recent output; "start" or an offset for all from there; "live" for none."""
     read_only: bool = False
+    via: Literal["shm", "stream"] = "shm"
+    """Read the session's memory in place where that can be had, or through the daemon in any case."""
     detach_keys: str = DETACH_KEYS
     is_quiet: bool = False
 

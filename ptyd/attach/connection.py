@@ -1,6 +1,7 @@
-"""The attached session's connection: a socket that never blocks, and finding a lost daemon again.
+"""The attached session's connection: a line that never blocks, and finding a lost daemon again.
 
-Owns the attach request, at first and after every loss, and the decision when there is no more hope.
+Owns the attach request, at first and after every loss, and the decision when there is no more hope. A line
+leads to the shim where that can be had, else to the daemon; whoever has one need not know which.
 """
 
 from __future__ import annotations
@@ -8,12 +9,13 @@ from __future__ import annotations
 import os
 import socket
 import time
-from typing import Final
+from typing import Final, Protocol
 
 from ptyd.attach import Options
 from ptyd.blocking import BlockingClient
 from ptyd.calls import Params
 from ptyd.cursor import Since
+from ptyd.direct import NOT_DIRECT, Direct
 from ptyd.protocol.connection import (
     ClientConnection,
     ClientEvent,
@@ -34,18 +36,83 @@ STOPPED_WAIT_S: Final = 10.0
 _HOPELESS: Final = frozenset([Code.NOT_FOUND, Code.ENDED, Code.UNSUPERVISED, Code.SELF_ATTACH])
 
 
-class Line:
-    """An attachment on a socket, not blocking, with what could not be sent yet."""
+class Line(Protocol):
+    """An attachment that never blocks, with what could not be sent yet."""
+
+    reply: Params
+
+    @property
+    def is_more(self) -> bool:
+        """Whether `receive` has something although nothing is readable."""
+        ...
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether something waits until `fileno()` is writable."""
+        ...
+
+    def fileno(self) -> int: ...
+    def type(self, data: bytes, session: str, is_request: bool) -> int | None:
+        """Send input; return the message id of its answer where one was asked for."""
+        ...
+
+    def resize(self, rows: int, cols: int, session: str) -> None: ...
+    def flush(self) -> None: ...
+    def take_early(self) -> list[NotificationReceived]:
+        """Return, once, what came together with the answer to the attach."""
+        ...
+
+    def receive(self) -> list[ClientEvent] | None:
+        """Return messages, None when the other end is lost."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class DirectLine:
+    """A line to the shim."""
+
+    def __init__(self, reply: Params, direct: Direct) -> None:
+        self.reply = reply
+        self._direct = direct
+        self.fileno = direct.fileno
+        self.flush = direct.flush
+        self.receive = direct.receive
+        self.close = direct.close
+
+    @property
+    def is_more(self) -> bool:
+        return self._direct.is_more
+
+    @property
+    def is_sending(self) -> bool:
+        return self._direct.is_sending
+
+    def type(self, data: bytes, session: str, is_request: bool) -> int | None:
+        seq = self._direct.type(data, is_request=is_request)
+        return seq if is_request else None
+
+    def resize(self, rows: int, cols: int, session: str) -> None:
+        self._direct.resize(rows, cols)
+
+    def take_early(self) -> list[NotificationReceived]:
+        return []
+
+
+class StreamLine:
+    """A line to the daemon."""
+
+    is_more = False
 
     def __init__(
         self,
         connected: socket.socket,
         protocol: ClientConnection,
-        reply: Params,
         early: list[tuple[str, Params]],
+        reply: Params,
     ) -> None:
         connected.setblocking(False)
-        self.socket = connected
+        self._socket = connected
         self.reply = reply
         self._protocol = protocol
         self._early = [NotificationReceived(method, params) for method, params in early]
@@ -56,30 +123,37 @@ class Line:
         """Whether something waits until the socket is writable."""
         return bool(self._outgoing)
 
-    def request(self, method: str, params: Params) -> int:
-        """Send a request, now or when there is room; return its message id."""
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def type(self, data: bytes, session: str, is_request: bool) -> int | None:
+        call: Params = {"id": session, "data": data}
+        if is_request:
+            return self._request("session.input", call)
+        self._outgoing += self._protocol.notify("session.input", call)
+        self.flush()
+        return None
+
+    def resize(self, rows: int, cols: int, session: str) -> None:
+        self._request("session.resize", {"id": session, "rows": rows, "cols": cols})
+
+    def _request(self, method: str, params: Params) -> int:
         msgid, payload = self._protocol.request(method, params)
         self._outgoing += payload
         self.flush()
         return msgid
 
-    def notify(self, method: str, params: Params) -> None:
-        """Send a notification, now or when there is room."""
-        self._outgoing += self._protocol.notify(method, params)
-        self.flush()
-
     def flush(self) -> None:
         """Send what waits, as far as there is room."""
         try:
             while self._outgoing:
-                del self._outgoing[: self.socket.send(self._outgoing)]
+                del self._outgoing[: self._socket.send(self._outgoing)]
         except BlockingIOError:
             return
         except OSError:
             self._outgoing.clear()  # the next read says that the connection is lost
 
     def take_early(self) -> list[NotificationReceived]:
-        """Return, once, what came together with the answer to the attach."""
         early, self._early = self._early, []
         return early
 
@@ -90,7 +164,7 @@ class Line:
             PtydError: protocol_violation.
         """
         try:
-            data = self.socket.recv(RECEIVE_BYTES)
+            data = self._socket.recv(RECEIVE_BYTES)
         except BlockingIOError:
             return []
         except OSError:
@@ -100,7 +174,7 @@ class Line:
     def close(self) -> None:
         """Hang up, once what waits was offered to the socket a last time."""
         self.flush()
-        self.socket.close()
+        self._socket.close()
 
 
 class Attacher:
@@ -143,11 +217,27 @@ class Attacher:
         client = BlockingClient(self._options.path, start=start, name=NAME)
         with client:
             client.reconnect(CONNECT_DEADLINE_S if again else 10.0)
-            reply: Params = client.call("session.attach", self._params(since))
-            if reply["session"]["generation"] != self._generation:
-                raise PtydError(Code.ENDED, f"session {self.name} has ended; another has its id now")
-            connected, protocol, early = client.release()
-            return Line(connected, protocol, reply, early)
+            line = self._attach_directly(client, since) or self._attach_by_stream(client, since)
+        if line.reply["session"]["generation"] != self._generation:
+            line.close()
+            raise PtydError(Code.ENDED, f"session {self.name} has ended; another has its id now")
+        return line
+
+    def _attach_directly(self, client: BlockingClient, since: Since) -> Line | None:
+        if self._options.via == "stream" or "shm" not in client.hello.get("features", ()):
+            return None
+        params = self._params(since)
+        try:
+            reply, fds = client.call_for_fds("session.attach", {**params, "via": "shm"})
+            return DirectLine(reply, Direct(reply, fds, is_paced=params["flow"] == "pace"))
+        except PtydError as error:
+            if error.code in NOT_DIRECT:
+                return None
+            raise
+
+    def _attach_by_stream(self, client: BlockingClient, since: Since) -> Line:
+        reply: Params = client.call("session.attach", self._params(since))
+        return StreamLine(*client.release(), reply)
 
     def _params(self, since: Since) -> Params:
         params: Params = {"id": self._wanted, "since": since}

@@ -16,7 +16,7 @@ from typing import Final, NoReturn
 
 from ptyd.attach import Options
 from ptyd.attach.connection import Attacher, Line, terminal_size
-from ptyd.attach.keyboard import Keyboard, Piece
+from ptyd.attach.keyboard import Keyboard
 from ptyd.attach.screen import Screen
 from ptyd.attach.tty import Hangup, Terminal, caught_signals, say
 from ptyd.calls import Params
@@ -25,6 +25,9 @@ from ptyd.protocol.errors import Code, PtydError
 
 NUDGE_S: Final = 0.06
 """Between the two sizes of a nudge: a program that compares sizes must have looked at the first."""
+NUDGES: Final = 3
+NUDGE_AGAIN_S: Final = 0.3
+"""After a nudge that nothing was drawn for: on a busy machine a program may see only the second size."""
 REDRAW_AFTER_GAP_S: Final = 0.3
 END_WAIT_S: Final = 0.1
 """After the leader's exit: to tell a session that has ended from one that others of it keep."""
@@ -78,6 +81,7 @@ class Frontend:
         self.screen = Screen(options)
         # Moments due, on the monotonic clock.
         self._nudge_at: float | None = None
+        self._nudges_left = NUDGES
         self._resize_at: float | None = None
         self._leave_at: float | None = None
         # What is known of the end.
@@ -121,7 +125,7 @@ class Frontend:
             if terminal.in_fd in ready and self._keyboard.type(terminal.read()):
                 self._leave()
             terminal.flush()
-            if self._line is not None and self._line.socket.fileno() in ready:
+            if self._line is not None and self._line.fileno() in ready:
                 self._serve(self._line)
             self._act(time.monotonic(), terminal)
 
@@ -134,7 +138,9 @@ class Frontend:
             poll.register(terminal.out_fd, select.POLLOUT)
         if self._line is not None:
             mask = 0 if self.screen.is_behind else select.POLLIN
-            poll.register(self._line.socket, mask | (select.POLLOUT if self._line.is_sending else 0))
+            poll.register(self._line, mask | (select.POLLOUT if self._line.is_sending else 0))
+            if mask and self._line.is_more:
+                return {self._line.fileno(), *(fd for fd, _ in poll.poll(0))}
         return {fd for fd, _ in poll.poll(self._wait_ms())}
 
     def _wait_ms(self) -> int | None:
@@ -150,20 +156,15 @@ class Frontend:
             self._nudge(now)
         if self._resize_at is not None and now >= self._resize_at:
             self._send_size()
+            self._nudge_again(now)
         if self._line is not None and (piece := self._keyboard.next_piece(now)) is not None:
-            self._keyboard.sent(piece, self._send(self._line, piece), now)
+            msgid = self._line.type(piece.data, self._attacher.id, piece.is_request)
+            self._keyboard.sent(piece, msgid, now)
         if self._attacher.try_at is not None and now >= self._attacher.try_at:
             self._reattach()
         is_over = self._leave_at is not None and (self._ended or now >= self._leave_at)
         if is_over and not terminal.pending_bytes:
             raise self._exited()
-
-    def _send(self, line: Line, piece: Piece) -> int | None:
-        call: Params = {"id": self._attacher.id, "data": piece.data}
-        if piece.is_request:
-            return line.request("session.input", call)
-        line.notify("session.input", call)
-        return None
 
     def _heed(self, numbers: bytes, terminal: Terminal) -> None:
         for number in numbers:
@@ -205,6 +206,7 @@ class Frontend:
             return
         match method:
             case "session.output":
+                self._calm()
                 self._redraw_if(self.screen.output(params["offset"], params["data"]))
             case "session.gap":
                 self._redraw_if(self.screen.gap(params["to"]))
@@ -217,6 +219,9 @@ class Frontend:
                 self._leave_at = time.monotonic()
             case "session.detached" if params["reason"] == "stopping":
                 self._attacher.was_stopped = True
+            case "session.detached" if params["reason"] == "requested":
+                name = self._attacher.name
+                raise Left(0, f"somebody has detached us from {name}; ptyd attach {name} to return")
 
     def _leave(self) -> NoReturn:
         name = self._attacher.name
@@ -246,14 +251,27 @@ class Frontend:
         Source: signal(7), SIGWINCH; full-screen programs compare the size with the one they know.
         """
         self._nudge_at = None
+        self._nudges_left -= 1
         rows, cols = terminal_size()
         self._resize(rows - 1 if rows > 1 else rows + 1, cols)
         self._resize_at = now + NUDGE_S
 
+    def _nudge_again(self, now: float) -> None:
+        """Unless something is drawn by then; a program that draws nothing is left in peace."""
+        if self._nudges_left:
+            self._nudge_at = now + NUDGE_AGAIN_S
+        else:
+            self._nudges_left = NUDGES
+
     def _resize(self, rows: int, cols: int) -> None:
         if self._line is not None and not self._options.read_only:
-            size = {"rows": rows, "cols": cols}
-            self._line.request("session.resize", {"id": self._attacher.id, **size})
+            self._line.resize(rows, cols, self._attacher.id)
+
+    def _calm(self) -> None:
+        """Something is drawn: if that was for a nudge, there is no need of another."""
+        if self._nudges_left < NUDGES:
+            self._nudge_at = None
+            self._nudges_left = NUDGES
 
     def _redraw_if(self, lapped: bool) -> None:
         if lapped and not self._options.read_only:

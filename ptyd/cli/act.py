@@ -1,4 +1,4 @@
-"""`send`, `resize` and `signal`: acting on a living session."""
+"""`send`, `resize`, `signal` and `detach`: acting on a living session."""
 
 from __future__ import annotations
 
@@ -107,4 +107,18 @@ def signal(settings: Settings, session: str, signal: str, to: str) -> int:
         answer = client.call("session.signal", {"id": session, "signal": which, "to": to})
     if settings.json:
         put_json(answer)
+    return 0
+
+
+@command()
+@session_argument
+def detach(settings: Settings, session: str) -> int:
+    """End a session's attachments, whoever has them."""
+    with settings.connect() as client:
+        answer = client.call("session.detach", {"id": session})
+    if settings.json:
+        put_json(answer)
+    elif not settings.quiet:
+        count = answer["detached"]
+        say(f"ptyd: {count} attachment{'' if count == 1 else 's'} ended")
     return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import click
 
@@ -23,6 +23,8 @@ from ptyd.protocol.errors import Code, PtydError
 MARKERS: Final = ("PTYD_SESSION", "PTYD_MARK", "_PTYD_COMPLETE")
 """Of our environment but not of a new session's, which has its own."""
 _DETACH_KEYS: Final = "ctrl-\\"
+
+Via = Literal["shm", "stream"]
 
 detach_keys_option = click.option(
     "--detach-keys",
@@ -79,6 +81,12 @@ def new(settings: Settings, argv: tuple[str, ...], detach: bool, detach_keys: st
 @click.option("--read-only", is_flag=True, help="Look only: what is typed goes nowhere.")
 @since_option(None, "Replay from there: all, none, or from an offset [default: the last screenfuls].")
 @click.option(
+    "--via",
+    type=click.Choice(["shm", "stream"]),
+    default="shm",
+    help="Read the output in place, where that can be had, or through the daemon.  [default: shm]",
+)
+@click.option(
     "--create",
     is_flag=True,
     help="Start a session of this name if there is none, running ARGV or your shell.",
@@ -90,6 +98,7 @@ def attach(
     argv: tuple[str, ...],
     read_only: bool,
     since: int | str | None,
+    via: Via,
     create: bool,
     detach_keys: str,
 ) -> int:
@@ -102,7 +111,7 @@ def attach(
         raise click.UsageError("a program is only for --create")
     if create:
         _ensure_session(settings, session, argv)
-    return _attach(settings, session, detach_keys, since=since, read_only=read_only)
+    return _attach(settings, session, detach_keys, since=since, read_only=read_only, via=via)
 
 
 def _attach(
@@ -112,6 +121,7 @@ def _attach(
     *,
     since: int | str | None,
     read_only: bool = False,
+    via: Via = "shm",
 ) -> int:
     from ptyd.attach import Options
     from ptyd.attach import attach as attach_terminal
@@ -122,6 +132,7 @@ def _attach(
         start=settings.start,
         since=since,  # type: ignore[arg-type]  # parse_since lets nothing else through
         read_only=read_only,
+        via=via,
         detach_keys=detach_keys,
         is_quiet=settings.quiet,
     )

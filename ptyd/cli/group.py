@@ -21,6 +21,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 COMMANDS: Final = {  # in the order of help
     "new": "enter",
     "attach": "enter",
+    "detach": "act",
     "ls": "look",
     "inspect": "look",
     "send": "act",

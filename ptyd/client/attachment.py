@@ -1,6 +1,7 @@
 """One session's output as an async iterator that survives the daemon.
 
-Owns a connection of its own, and reads from it only when asked for the next event. So there is no
+Reads the ring in place where that can be had (`ptyd.direct`): then the daemon has no part in it. Otherwise it
+owns a connection of its own, and reads from it only when asked for the next event. So there is no
 buffer to bound and nobody to hold up: a slow consumer fills its own socket, and from then on the
 daemon's policy for that one attachment decides (`skip`: an exact gap once the scrollback has
 overtaken it; `pace`: its session slows down for as long as it makes progress). Answers and other
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -34,6 +35,7 @@ from ptyd.client.values import (
 )
 from ptyd.client.wire import FIRST_PAUSE_S, Dialer, Message, Wire, WireLost
 from ptyd.cursor import Missing, OutputCursor
+from ptyd.direct import NOT_DIRECT, Direct
 from ptyd.protocol.connection import NotificationReceived
 from ptyd.protocol.errors import Code, PtydError
 
@@ -62,11 +64,14 @@ class Attachment:
         self._deadline_s = reconnect_deadline_s
         self._cursor = OutputCursor(params["since"])
         self._wire: Wire | None = None
+        self._direct: Direct | None = None  # in place of a wire, once attached so
         self._number = -1
         self._events: deque[AttachmentEvent] = deque()
         self._exit_seen = False
         self._over = False
         self.truncated = 0
+        self.was_detached = False
+        """Somebody else ended this attachment; the session lives on."""
         self._session: Session | None = None
 
     @property
@@ -166,13 +171,27 @@ class Attachment:
 
     async def _pump(self) -> None:
         """Take in one read's worth of events, attaching again first where that is needed."""
-        if self._wire is None:
+        if self._direct is not None:
+            await self._pump_direct(self._direct)
+        elif self._wire is None:
             await self._reattach()
-            return
-        try:
-            self._take(await self._wire.receive())
-        except WireLost:
-            self._hang_up()
+        else:
+            try:
+                self._take(await self._wire.receive())
+            except WireLost:
+                self._hang_up()
+
+    async def _pump_direct(self, direct: Direct) -> None:
+        if direct.is_more:
+            await trio.lowlevel.checkpoint()
+        else:
+            await trio.lowlevel.wait_readable(direct)
+        direct.flush()
+        heard = direct.receive()
+        if heard is None:
+            self._hang_up()  # the shim is gone, and has not said that the session ended
+        else:
+            self._take(heard)
 
     async def _reattach(self) -> None:
         """Attach again; a new daemon may not have heard from every shim yet."""
@@ -188,9 +207,15 @@ class Attachment:
 
     async def _attach(self, wire: Wire) -> None:
         self._wire = wire
+        asked = {**self._params, "since": self._cursor.since}
         try:
-            asked = {**self._params, "since": self._cursor.since}
-            reply, rest = await wire.exchange("session.attach", asked)
+            if (
+                asked["via"] == "shm"
+                and "shm" in wire.hello.get("features", ())
+                and await self._attach_directly(asked)
+            ):
+                return
+            reply, rest = await wire.exchange("session.attach", {**asked, "via": "stream"})
             self._attached(reply)
             self._take(rest)
         except WireLost:
@@ -198,6 +223,21 @@ class Attachment:
         except BaseException:
             self._hang_up()
             raise
+
+    async def _attach_directly(self, asked: Params) -> bool:
+        """Attach without the daemon in between; False when that cannot be had, and streaming may."""
+        assert self._wire is not None
+        try:
+            reply, fds = await self._wire.exchange_for_fds("session.attach", asked)
+            direct = Direct(reply, fds, is_paced=asked["flow"] == "pace")
+        except PtydError as error:
+            if error.code not in NOT_DIRECT:
+                raise
+            return False
+        self._hang_up()
+        self._direct = direct
+        self._attached(reply)
+        return True
 
     def _attached(self, reply: Params) -> None:
         session = parse_session(reply["session"])
@@ -216,10 +256,13 @@ class Attachment:
         wire, self._wire = self._wire, None
         if wire is not None:
             wire.close()
+        direct, self._direct = self._direct, None
+        if direct is not None:
+            direct.close()
 
     # --- what comes in ----------------------------------------------------------------------------
 
-    def _take(self, messages: list[Message] | deque[Message]) -> None:
+    def _take(self, messages: Iterable[Message]) -> None:
         for message in messages:
             if isinstance(message, NotificationReceived):
                 self._apply(message.method, message.params)
@@ -246,6 +289,8 @@ class Attachment:
                 self._events.append(Ended(parse_exit(params["exit"]), params["proof"], params["offset"]))
             case "session.detached" if params["reason"] == "stopping":
                 self._dialer.told_stopping()
+            case "session.detached" if params["reason"] == "requested":
+                self._over = self.was_detached = True
 
     def _missing(self, missing: Missing | None) -> None:
         if missing is not None:

@@ -57,6 +57,11 @@ class Client:
         """The latest daemon's answer to hello: instance_id, daemon_id, pid, version, limits, …."""
         return self._link.hello
 
+    @property
+    def was_stopped(self) -> bool:
+        """Whether the daemon has said that it was told to stop, and none was reached since."""
+        return self._dialer.was_stopped
+
     # --- sessions ---------------------------------------------------------------------------------
 
     async def spawn(
@@ -184,6 +189,7 @@ class Client:
         flow: Literal["skip", "pace"] = "skip",
         rows: int | None = None,
         cols: int | None = None,
+        via: Literal["shm", "stream"] = "shm",
     ) -> Attachment:
         """Return an attachment to use as `async with … as attachment: async for event in
         attachment`.
@@ -196,9 +202,11 @@ class Client:
                 what, "pace" slows the session for as long as the reader makes progress.
             rows: With `cols`, the window size of whoever looks at it.
             cols: See rows.
+            via: "shm" reads the session's memory in place where that can be had, and is streamed
+                where it cannot; "stream" comes through the daemon in any case.
         """
         asked = _given(rows=rows, cols=cols)
-        params = {"id": id, "since": since, "mode": mode, "flow": flow, **asked}
+        params = {"id": id, "since": since, "mode": mode, "flow": flow, "via": via, **asked}
         return Attachment(self._dialer, params, self._reconnect_deadline_s)
 
     # --- the end ----------------------------------------------------------------------------------

@@ -257,5 +257,12 @@ def parse_event(fields: Mapping[str, Any]) -> Event:
 
 
 def _build(kind: type[Value], fields: Mapping[str, Any]) -> Value:
-    known = {field.name for field in attrs.fields(kind)}  # type: ignore[arg-type]  # always attrs
-    return kind(**{key: value for key, value in fields.items() if key in known})
+    known = _names(kind)  # type: ignore[arg-type]  # a class is hashable
+    if not fields.keys() <= known:
+        fields = {key: value for key, value in fields.items() if key in known}
+    return kind(**fields)
+
+
+@functools.cache
+def _names(kind: type[Any]) -> frozenset[str]:
+    return frozenset(field.name for field in attrs.fields(kind))

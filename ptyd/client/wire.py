@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import os
 import socket
 from collections import deque
 from typing import Any, Final
@@ -18,12 +19,14 @@ import trio
 
 from ptyd import launch
 from ptyd.calls import ANSWER_DEADLINE_S, Params, hello_params, launch_errors
+from ptyd.peers import fds_room, passed_fds
 from ptyd.protocol.connection import ClientConnection, NotificationReceived, ResponseReceived
 from ptyd.protocol.errors import Code, PtydError
 
 RECEIVE_BYTES: Final = 128 * 1024
 """Two full output notifications: more would only raise memory and the latency of a cancellation."""
 CONNECT_DEADLINE_S: Final = 10.0
+MOST_FDS: Final = 4
 FIRST_PAUSE_S: Final = 0.02
 LONGEST_PAUSE_S: Final = 1.0
 
@@ -41,6 +44,7 @@ class Wire:
         self._stream = stream
         self.protocol = ClientConnection()
         self.hello: Params = {}
+        self.passed: list[int] | None = None  # descriptors, while some are expected
 
     async def send(self, payload: bytes) -> None:
         """Send one message whole.
@@ -58,12 +62,12 @@ class Wire:
         Cancellation: loses nothing.
         """
         try:
-            data = await self._stream.receive_some(RECEIVE_BYTES)
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            data = await self._receive_some()
+        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
             raise WireLost(_why(error)) from error
         if not data:
             raise WireLost("the daemon closed the connection")
-        return self.protocol.receive(bytes(data))
+        return self.protocol.receive(data)
 
     async def exchange(self, method: str, params: Params) -> tuple[Any, deque[Message]]:
         """Make one call on a wire that nobody else uses; return its result and what came after it.
@@ -82,6 +86,27 @@ class Wire:
                         if error is not None:
                             raise error
                         return result, messages
+
+    async def exchange_for_fds(self, method: str, params: Params) -> tuple[Any, list[int]]:
+        """As `exchange`, for an answer with descriptors beside it, and nothing behind it."""
+        self.passed = []
+        try:
+            result, _ = await self.exchange(method, params)
+            return result, self.passed
+        except BaseException:
+            for fd in self.passed:
+                os.close(fd)
+            raise
+        finally:
+            self.passed = None
+
+    async def _receive_some(self) -> bytes:
+        if self.passed is None:
+            return bytes(await self._stream.receive_some(RECEIVE_BYTES))
+        flags = socket.MSG_CMSG_CLOEXEC
+        data, told, _, _ = await self._stream.socket.recvmsg(RECEIVE_BYTES, fds_room(MOST_FDS), flags)
+        self.passed += passed_fds(told)
+        return data
 
     def close(self) -> None:
         """Hang up."""
@@ -104,6 +129,10 @@ class Dialer:
     def told_stopping(self) -> None:
         """The daemon has said that it stops."""
         self._stopped = True
+
+    @property
+    def was_stopped(self) -> bool:
+        return self._stopped
 
     async def dial(self) -> Wire:
         """Connect and say hello, once.

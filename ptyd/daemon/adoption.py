@@ -15,9 +15,10 @@ import trio
 
 from ptyd import paths, procs, records
 from ptyd.daemon.session import Session
+from ptyd.datagrams import VERSION, Body, Kind, pack_json
 from ptyd.protocol.errors import Code, PtydError
 from ptyd.protocol.states import SessionEvent
-from ptyd.shim.link import VERSION, Body, Kind, Link, LinkClosed, pack_json
+from ptyd.shim.link import Link, LinkClosed
 
 log = structlog.get_logger()
 

@@ -1,8 +1,6 @@
-"""One client's view of one session's output: a cursor and a policy.
+"""One client's view of one session's output: its place, as frames for its socket, and its policy.
 
-Owns the cursor. Turns what the ring holds into notifications, in the order that protocol.md promises:
-output and gaps by offset, then `session.exit`, then `session.end`. Holds no bytes: a slow reader costs a
-number, and what the ring has lost by the time it can be sent is one exact gap.
+What is due, and in which order, is `ptyd.reading`'s. Holds no bytes.
 """
 
 from __future__ import annotations
@@ -12,6 +10,7 @@ from collections.abc import Callable
 from ptyd.daemon.session import Session
 from ptyd.protocol.codec import pack_notification, pack_output_header
 from ptyd.protocol.limits import OUTPUT_CHUNK_BYTES, PACE_DEADLINE_MS, PACE_PROGRESS_BYTES
+from ptyd.reading import Reading
 
 CREDIT_MS = PACE_DEADLINE_MS + 1000  # a little longer than a paced reader has; renewed while it reads
 
@@ -22,16 +21,20 @@ class Attachment:
     def __init__(self, number: int, session: Session, cursor: int, is_paced: bool, may_write: bool) -> None:
         self.number = number
         self.session = session
-        self.cursor = cursor
+        self.reading = Reading(cursor)
         self.is_paced = is_paced
         self.may_write = may_write
         self.size: tuple[int, int] | None = None
-        self.is_over = False
         self.is_dirty = False
         self.on_change: Callable[[Attachment], None] | None = None
-        self._exit_sent = False
+        self.detach: Callable[[], None] = lambda: None
         self._progress_at: float | None = None
         self._progress_cursor = cursor
+
+    @property
+    def cursor(self) -> int:
+        """The offset of the first byte that was not sent yet."""
+        return self.reading.offset
 
     def session_changed(self) -> None:
         """Called by the session when its output or its facts have moved."""
@@ -41,54 +44,21 @@ class Attachment:
     def next_frames(self) -> list[bytes]:
         """Take the next chunk of output, or the notifications that are due after it; empty when neither."""
         output = self.session.output
-        if output is None or self.is_over:
+        if output is None:
             return []
-        exit_offset = self._exit_offset_due()
-        if exit_offset is not None and self.cursor >= exit_offset:
-            return [self._exit_frame(exit_offset)]
-        most = OUTPUT_CHUNK_BYTES if exit_offset is None else exit_offset - self.cursor
-        offset, data = output.read(self.cursor, min(most, OUTPUT_CHUNK_BYTES))
-        if exit_offset is not None and offset >= exit_offset:
-            data = b""  # the gap reaches beyond the exit, which is told first
         frames: list[bytes] = []
-        if offset > self.cursor:
-            frames.append(self._notification("session.gap", **{"from": self.cursor, "to": offset}))
-        if data:
-            frames += (pack_output_header(self.number, offset, len(data)), data)
-        self.cursor = offset + len(data)
-        return frames or self._end_frames()
+        for method, fields in self.reading.next(output, self.session.facts, OUTPUT_CHUNK_BYTES):
+            if method == "session.output":
+                data = fields["data"]
+                frames += (pack_output_header(self.number, fields["offset"], len(data)), data)
+            else:
+                frames.append(pack_notification(method, {"attachment": self.number, **fields}))
+        return frames
 
     def has_more(self) -> bool:
         """Tell whether a next frame would be there right now."""
         output = self.session.output
-        if output is None or self.is_over:
-            return False
-        exit_offset = self._exit_offset_due()
-        is_exit_due = exit_offset is not None and self.cursor >= exit_offset
-        return output.head > self.cursor or is_exit_due or bool(self.session.facts.get("ended"))
-
-    def _exit_offset_due(self) -> int | None:
-        """Where the leader's exit is still to be told; not at the head: others may go on writing for ever."""
-        return None if self._exit_sent else self.session.facts.get("exit_offset")
-
-    def _exit_frame(self, offset: int) -> bytes:
-        self._exit_sent = True
-        return self._notification("session.exit", exit=self.session.facts.get("exit"), offset=offset)
-
-    def _end_frames(self) -> list[bytes]:
-        """All output is out: tell the end, once there is one."""
-        facts = self.session.facts
-        if not facts.get("ended"):
-            return []
-        self.is_over = True
-        end = {"exit": facts.get("exit"), "proof": facts.get("proof"), "offset": facts["end_offset"]}
-        return [
-            self._notification("session.end", **end),
-            self._notification("session.detached", reason="ended"),
-        ]
-
-    def _notification(self, method: str, **fields: object) -> bytes:
-        return pack_notification(method, {"attachment": self.number, **fields})
+        return output is not None and self.reading.has_more(output, self.session.facts)
 
     # -- pace ------------------------------------------------------------------------------------------
 

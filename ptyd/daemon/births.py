@@ -22,10 +22,11 @@ from ptyd.daemon.environment import program_cwd, program_env
 from ptyd.daemon.registry import BIRTH_DEADLINE_S, Registry, now_ms
 from ptyd.daemon.session import Session
 from ptyd.daemon.zygote_link import ZygoteLink
+from ptyd.datagrams import Body
 from ptyd.protocol.errors import Code, PtydError
 from ptyd.protocol.messages import SessionSpawn
 from ptyd.protocol.states import SessionState
-from ptyd.shim.link import Body, Link
+from ptyd.shim.link import Link
 
 
 class Births:

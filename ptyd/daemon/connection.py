@@ -10,7 +10,7 @@ from __future__ import annotations
 import select
 import socket
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 import structlog
@@ -21,6 +21,7 @@ from ptyd.daemon.lane import Lane
 from ptyd.daemon.outbox import Outbox
 from ptyd.daemon.pacer import Pacer
 from ptyd.daemon.poller import Poller
+from ptyd.peers import send_with_fds
 from ptyd.protocol.connection import (
     NotificationReceived,
     Refused,
@@ -181,6 +182,27 @@ class Client:
         if msgid is not None and self.is_open:
             self.send(self.protocol.respond(msgid, result))
 
+    def reply_with_fds(self, msgid: int | None, result: object, fds: Sequence[int]) -> None:
+        """Reply, with descriptors beside the first byte; nothing else may be on its way.
+
+        Raises:
+            PtydError: busy; the client has not read what it got before.
+        """
+        if msgid is None or not self.is_open:
+            return
+        if self._outbox or self.attachments:
+            raise PtydError(Code.BUSY, "descriptors need a connection with nothing else on its way")
+        payload = self.protocol.respond(msgid, result)
+        try:
+            count = send_with_fds(self._sock, payload, fds)
+        except BlockingIOError:
+            raise PtydError(Code.BUSY, "this connection takes nothing just now; try again") from None
+        except OSError:
+            self.close()
+            return
+        if count < len(payload):
+            self.send(payload[count:])
+
     def fail(self, msgid: int | None, error: PtydError) -> None:
         if msgid is not None and self.is_open:
             self.send(self.protocol.respond_error(msgid, error))
@@ -213,7 +235,7 @@ class Client:
             self._schedule()
 
     def _after_frames(self, attachment: Attachment) -> None:
-        if attachment.is_over:
+        if attachment.reading.is_over:
             self.drop(attachment)
         elif attachment.has_more():
             self._dirty.append(attachment)
@@ -260,8 +282,9 @@ class Client:
         """Begin to send an attachment's output; its reply must have been sent before."""
         self.attachments[attachment.number] = attachment
         attachment.on_change = self._mark
+        attachment.detach = lambda: self.detach(attachment)
         attachment.session.follow(attachment)
-        attachment.session.attached += 1
+        attachment.session.streams.add(attachment)
         if attachment.is_paced:
             self._pacer.add(attachment)
         self._mark(attachment)
@@ -276,13 +299,19 @@ class Client:
         elif not self._mask & select.EPOLLOUT and not self._is_scheduled:
             self._continue()
 
+    def detach(self, attachment: Attachment) -> None:
+        """End an attachment as somebody has asked, and tell the client."""
+        self.drop(attachment)
+        fields = {"attachment": attachment.number, "reason": "requested"}
+        self.send(self.protocol.notify("session.detached", fields))
+
     def drop(self, attachment: Attachment) -> None:
         """End an attachment; nothing more of it is sent."""
         if self.attachments.pop(attachment.number, None) is None:
             return
-        attachment.is_over = True
+        attachment.reading.is_over = True
         attachment.session.unfollow(attachment)
-        attachment.session.attached -= 1
+        attachment.session.streams.discard(attachment)
         if attachment.is_paced:
             self._pacer.remove(attachment)
         self._events.emit("session.detached", attachment.session.id, attachment=attachment.number)

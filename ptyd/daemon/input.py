@@ -10,8 +10,8 @@ from collections.abc import Callable
 import trio
 
 from ptyd.daemon.session import Session
+from ptyd.datagrams import Verdict
 from ptyd.protocol.errors import Code, PtydError
-from ptyd.shim.link import Verdict
 
 Answer = Callable[[PtydError | None], None]
 
@@ -65,7 +65,7 @@ def _error(session: Session, verdict: Verdict | None) -> PtydError | None:
         case Verdict.FULL:
             message = f"session {session.id} does not read its input; nothing was accepted, try again later"
             return PtydError(Code.INPUT_FULL, message)
-        case Verdict.ENDED:
+        case Verdict.ENDED | Verdict.READ_ONLY:
             return PtydError(Code.ENDED, f"session {session.id} takes no more input")
         case None:
             message = f"the link to session {session.id} broke; the input may have been taken; look first"

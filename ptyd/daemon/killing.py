@@ -15,10 +15,10 @@ from ptyd.daemon.pending import Pending
 from ptyd.daemon.registry import BIRTH_DEADLINE_S, Registry
 from ptyd.daemon.session import Session
 from ptyd.daemon.zygote_link import ZygoteLink
+from ptyd.datagrams import Body
 from ptyd.protocol.errors import Code, PtydError
 from ptyd.protocol.eventlog import EventLog
 from ptyd.protocol.states import SessionState
-from ptyd.shim.link import Body
 
 log = structlog.get_logger()
 

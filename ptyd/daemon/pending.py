@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import trio
 
+from ptyd.datagrams import Body
 from ptyd.protocol.errors import Code, PtydError
-from ptyd.shim.link import Body
 
 ASK_DEADLINE_S = 5.0
 

@@ -19,10 +19,10 @@ from ptyd.daemon.config import Config
 from ptyd.daemon.fences import Fences
 from ptyd.daemon.poller import Poller
 from ptyd.daemon.session import Session
+from ptyd.datagrams import Body
 from ptyd.protocol.errors import Code, PtydError
 from ptyd.protocol.eventlog import EventLog
 from ptyd.protocol.states import SessionState
-from ptyd.shim.link import Body
 
 log = structlog.get_logger()
 
@@ -120,6 +120,7 @@ class Registry:
             self._events.emit(
                 "session.spawned", session.id, generation=session.generation, pid=facts.get("pid")
             )
+        self._tell_direct(session, set(before.get("direct") or ()) if before else set(session.direct))
         if facts.get("exit") and not before.get("exit"):
             self._events.emit("session.exited", session.id, exit=facts["exit"])
         if facts.get("killing") and not before.get("killing"):
@@ -130,6 +131,14 @@ class Registry:
         if not session.is_linked:
             self._link_lost(session)
         self._note_progress()
+
+    def _tell_direct(self, session: Session, before: set[int]) -> None:
+        """Tell of direct attachments that came and went: they do so without us."""
+        now = set(session.direct)
+        for number in sorted(now - before):
+            self._events.emit("session.attached", session.id, attachment=number)
+        for number in sorted(before - now):
+            self._events.emit("session.detached", session.id, attachment=number)
 
     def _note_progress(self) -> None:
         self.progress.set()

@@ -11,9 +11,9 @@ import time
 from typing import Any
 
 from ptyd.daemon.session import Session
-from ptyd.protocol.codec import Packed, join_pairs, pack_pairs
+from ptyd.datagrams import Body
+from ptyd.protocol.codec import open_map, pack_pairs
 from ptyd.protocol.states import SessionState
-from ptyd.shim.link import Body
 
 SHELLS = frozenset(
     {"sh", "bash", "zsh", "fish", "dash", "ksh", "mksh", "tcsh", "csh", "nu", "xonsh", "elvish"}
@@ -26,11 +26,12 @@ def session_row(session: Session, look: Body | None = None) -> dict[str, Any]:
     return _settled(session) | _moving(session, look)
 
 
-def pack_row(session: Session, look: Body | None = None) -> Packed:
+def pack_row(session: Session, look: Body | None = None) -> bytes:
     """Return the row packed, for a list; what seldom changes is packed once for many of them."""
+    moving = _moving(session, look)
     if session.packed is None:
-        session.packed = pack_pairs(_settled(session))
-    return join_pairs(session.packed, pack_pairs(_moving(session, look)))
+        session.packed = open_map(_settled(session), more=len(moving))
+    return session.packed + pack_pairs(moving)
 
 
 def _settled(session: Session) -> dict[str, Any]:
@@ -83,6 +84,7 @@ def _is_busy(session: Session, look: Body, quiet_ms: int | None) -> bool:
         foreground is not None
         and foreground["pgid"] == session.fact("pid")
         and not session.attached
+        and not session.is_followed
         and (quiet_ms is None or quiet_ms > BUSY_OUTPUT_MS)
         and os.path.basename(session.record["argv"][0]).lstrip("-") in SHELLS
     )

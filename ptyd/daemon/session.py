@@ -19,19 +19,13 @@ from ptyd.daemon.output import Output, RingView, Tail
 from ptyd.daemon.pending import ASK_DEADLINE_S, Pending
 from ptyd.daemon.poller import Poller
 from ptyd.daemon.verdicts import OnVerdict, Verdicts
-from ptyd.protocol.codec import Pairs
-from ptyd.protocol.errors import Code, PtydError
-from ptyd.protocol.states import SessionEvent, SessionState, next_state
-from ptyd.ring import RingError
-from ptyd.shim.link import (
+from ptyd.datagrams import (
     BIND_MESSAGE,
     UNWATCH_MESSAGE,
     WAKE_MESSAGE,
     WATCH_MESSAGE,
     Body,
     Kind,
-    Link,
-    LinkClosed,
     Verdict,
     pack_credit,
     pack_input,
@@ -39,6 +33,10 @@ from ptyd.shim.link import (
     unpack_json,
     unpack_taken,
 )
+from ptyd.protocol.errors import Code, PtydError
+from ptyd.protocol.states import SessionEvent, SessionState, next_state
+from ptyd.ring import RingError
+from ptyd.shim.link import Link, LinkClosed, Passed
 
 MESSAGES_PER_TURN = 32  # of one link
 INPUT_BACKLOG_BYTES = 4 << 20  # of input that a shim does not take; half of the link is left for a kill
@@ -48,6 +46,15 @@ class Follower(Protocol):
     """Somebody who wants to know when a session's output, facts or input room change."""
 
     def session_changed(self) -> None: ...
+
+
+class Stream(Follower, Protocol):
+    """A streamed attachment."""
+
+    number: int
+
+    @property
+    def detach(self) -> Callable[[], None]: ...
 
 
 Answer = Callable[[Body | None], None]  # None: the link broke before the answer came
@@ -61,10 +68,10 @@ class Session:
         self._record = record
         self._facts: Body = {}
         self._known: Body | None = None
-        self.packed: Pairs | None = None  # by `row`, for lists; dropped when anything of it changes
+        self.packed: bytes | None = None  # by `row`, for lists; dropped when anything of it changes
         self.state = SessionState.STARTING
         self._followers: set[Follower] = set()
-        self.attached = 0
+        self.streams: set[Stream] = set()  # attachments that we serve; direct ones are the shim's to tell
         self.is_resolved = False
         self.born = trio.Event()
         self.room = trio.Event()  # the shim's input queue, which refused, has room again
@@ -76,6 +83,7 @@ class Session:
         self._mask = select.EPOLLIN
         self._next_seq = 0
         self._answers: dict[int, Answer] = {}
+        self._passing = 0  # answers that are to bring descriptors
         self._verdicts = Verdicts()
         self._ring = RingView()
         self._tail: Tail | None = None  # in place of a ring that is gone
@@ -136,6 +144,16 @@ class Session:
     @property
     def is_linked(self) -> bool:
         return self._link is not None
+
+    @property
+    def attached(self) -> int:
+        """How many attachments there are, streamed and direct."""
+        return len(self.streams) + len(self.direct)
+
+    @property
+    def direct(self) -> list[int]:
+        """The numbers of the direct attachments; none once the shim that has them is gone."""
+        return list(self.facts.get("direct") or ()) if self.is_linked else []
 
     @property
     def exit(self) -> dict[str, int] | None:
@@ -214,7 +232,7 @@ class Session:
         self.tell_followers()
 
     def _receive(self, link: Link) -> tuple[bytes, list[int]] | None:
-        if not self._ring.is_mapped:
+        if not self._ring.is_mapped or self._passing:
             return link.receive_with_fds()
         message = link.receive()
         return None if message is None else (message, [])
@@ -229,6 +247,8 @@ class Session:
                 self._verdicts.take(*unpack_taken(message))
             case Kind.ANSWER:
                 body = unpack_json(message)
+                if fds:
+                    body["fds"] = Passed(fds)
                 if settle := self._answers.pop(body["seq"], None):
                     settle(body)
             case Kind.ROOM:
@@ -285,6 +305,11 @@ class Session:
     def tell_followers(self) -> None:
         for follower in list(self._followers):
             follower.session_changed()
+
+    @property
+    def is_followed(self) -> bool:
+        """Tell whether an attachment or a waiting request is served from it just now."""
+        return bool(self._followers)
 
     def follow(self, follower: Follower) -> None:
         """Begin to be told of changes. Without followers a flooding session does not even wake us."""
@@ -344,6 +369,14 @@ class Session:
             del self._answers[seq]
             raise self.gone()
         return pending
+
+    async def ask_for_fds(self, body: Body) -> Body:
+        """Ask for what comes as descriptors: `fds` of the answer; raises like `ask`."""
+        self._passing += 1
+        try:
+            return await self.ask(body)
+        finally:
+            self._passing -= 1
 
     async def ask(self, body: Body, deadline_s: float = ASK_DEADLINE_S) -> Body:
         """Ask the shim and wait for its answer; raises like `post` and `Pending.answer`."""

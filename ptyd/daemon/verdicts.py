@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ptyd.shim.link import Verdict
+from ptyd.datagrams import Verdict
 
 UNANSWERED = 256  # then one is to be answered
 

@@ -17,8 +17,9 @@ from typing import Any
 import trio
 
 from ptyd.daemon.poller import Poller
+from ptyd.datagrams import Body
 from ptyd.protocol.errors import Code, PtydError
-from ptyd.shim.link import Body, Link, LinkClosed
+from ptyd.shim.link import Link, LinkClosed
 
 KILL_SLACK_S = 15.0  # beyond both graces: the KILL loop's deadline and a little more
 

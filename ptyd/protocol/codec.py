@@ -1,4 +1,4 @@
-"""Framing: bytes to MessagePack-RPC messages and back. The only importer of msgpack.
+"""Framing: bytes to MessagePack-RPC messages and back. Only this and `replies` import msgpack.
 
 Strategy: `scanner` finds where a message ends, and msgpack gets the bytes of whole messages only. So
 an incomplete message holds its bytes in memory, never a tree of objects; and one that msgpack
@@ -24,18 +24,19 @@ from ptyd.protocol.limits import MAX_MSGID, TO_DAEMON, FrameLimits
 from ptyd.protocol.scanner import FramingError, Scanner
 
 __all__ = [
+    "UNPACK",
     "Decoder",
     "FramingError",
     "Message",
     "Notification",
     "Packed",
-    "Pairs",
     "Request",
     "Response",
     "Unacceptable",
-    "join_pairs",
+    "message_from",
+    "open_list",
+    "open_map",
     "pack_error",
-    "pack_list",
     "pack_notification",
     "pack_output_header",
     "pack_pairs",
@@ -78,25 +79,22 @@ Message = Request | Response | Notification
 # --- bytes to messages ---------------------------------------------------------------------------
 
 
-class _BadMap(Exception):
-    """Raised out of msgpack by `_build_map`."""
+class _BadMap(ValueError):
+    """Raised out of msgpack by `_build_map`. Its own ValueError is about a key: the scanner saw the rest."""
 
 
-def _build_map(pairs: list[tuple[Any, Any]]) -> dict[str | bytes, Any]:
+def _build_map(pairs: list[tuple[str | bytes, Any]]) -> dict[str | bytes, Any]:
     # Two readers of {"force": false, "force": true} may see different things: refused.
-    for key, _ in pairs:
-        if type(key) is not str and type(key) is not bytes:
-            raise _BadMap("a map has a key that is no string")
     built = dict(pairs)
     if len(built) != len(pairs):
         raise _BadMap("a map has the same key twice")
     return built
 
 
-_UNPACK: Final[dict[str, Any]] = {
+UNPACK: Final[dict[str, Any]] = {
     "raw": False,
     "unicode_errors": "surrogateescape",  # bytes in a str survive: Neovim sends every string so
-    "strict_map_key": False,
+    "strict_map_key": True,  # str or bytes, looked at before the map is built
     "object_pairs_hook": _build_map,
 }
 
@@ -154,13 +152,15 @@ class Decoder:
 def _decode(frame: memoryview, fault: str) -> Message:
     if not fault:
         try:
-            return _message_from(msgpack.unpackb(frame, **_UNPACK))
+            return message_from(msgpack.unpackb(frame, **UNPACK))
         except _BadMap as error:
             fault = str(error)
+        except ValueError:
+            fault = "a map has a key that is no string"
     return _message_without_params(frame, fault)
 
 
-def _message_from(values: object) -> Message:
+def message_from(values: object) -> Message:
     if type(values) is list and values and type(values[0]) is int:  # a pattern takes True for 1
         match values:
             case [0, msgid, str(method), params]:
@@ -184,16 +184,16 @@ def _message_without_params(frame: memoryview, fault: str) -> Message:
     Raises:
         FramingError: the fault is in the envelope, or in a response.
     """
-    unpacker = msgpack.Unpacker(max_buffer_size=len(frame), **_UNPACK)
+    unpacker = msgpack.Unpacker(max_buffer_size=len(frame), **UNPACK)
     unpacker.feed(frame)
     try:
         count = unpacker.read_array_header()
         envelope = [unpacker.unpack() for _ in range(count - 1)]
-    except (msgpack.UnpackException, ValueError, _BadMap):
+    except (msgpack.UnpackException, ValueError):
         raise FramingError(fault) from None
     if envelope[:1] == [RESPONSE]:
         raise FramingError(fault)
-    return _message_from([*envelope, Unacceptable(fault)])
+    return message_from([*envelope, Unacceptable(fault)])
 
 
 def valid_utf8(text: str) -> str:
@@ -206,56 +206,62 @@ def valid_utf8(text: str) -> str:
 
 # --- messages to bytes ---------------------------------------------------------------------------
 
-# One for all: a new Packer allocates its buffer anew. Values from the wire go back as they came.
-_packer: Final = msgpack.Packer(unicode_errors="surrogateescape", use_bin_type=True)
-_pack: Final = _packer.pack
+# One for all: a new Packer allocates its buffer anew. The first takes half the time, but no str with bytes
+# that are no UTF-8, which come from the wire and go back as they came.
+_packer: Final = msgpack.Packer()
+_lenient_packer: Final = msgpack.Packer(unicode_errors="surrogateescape")
+
+
+def _pack(value: object) -> bytes:
+    try:
+        return _packer.pack(value)  # type: ignore[no-any-return]
+    except UnicodeEncodeError:
+        return _lenient_packer.pack(value)  # type: ignore[no-any-return]
+
+
 _FIXMAP_PAIRS: Final = 15  # up to here a map's header is one byte, and above three
 
 
-class Packed(bytes):
-    """A value that is packed already: an answer made of it is sent as it is."""
+class Packed:
+    """A value that is packed already, in pieces: an answer made of it is put together once."""
+
+    __slots__ = ("pieces",)
+
+    def __init__(self, *pieces: bytes) -> None:
+        self.pieces = pieces
 
 
-class Pairs:
-    """Some pairs of a map, packed, without a header."""
-
-    __slots__ = ("count", "packed")
-
-    def __init__(self, count: int, packed: bytes) -> None:
-        self.count = count
-        self.packed = packed
+def open_map(pairs: dict[str, Any], more: int) -> bytes:
+    """A map's header and its first pairs. `more` others must follow, packed without a header."""
+    return _packer.pack_map_header(len(pairs) + more) + pack_pairs(pairs)  # type: ignore[no-any-return]
 
 
-def pack_pairs(pairs: dict[str, Any]) -> Pairs:
-    packed: bytes = _pack(pairs)
-    return Pairs(len(pairs), packed[1 if len(pairs) <= _FIXMAP_PAIRS else 3 :])
+def pack_pairs(pairs: dict[str, Any]) -> bytes:
+    """The pairs of a map without its header."""
+    return _pack(pairs)[1 if len(pairs) <= _FIXMAP_PAIRS else 3 :]
 
 
-def join_pairs(one: Pairs, other: Pairs) -> Packed:
-    """One map out of two parts of it, which have no key in common."""
-    return Packed(_packer.pack_map_header(one.count + other.count) + one.packed + other.packed)
-
-
-def pack_list(key: str, items: list[Packed]) -> Pairs:
-    """One pair, with an array of values that are packed already."""
-    return Pairs(1, b"".join((_pack(key), _packer.pack_array_header(len(items)), *items)))
+def open_list(key: str, count: int) -> bytes:
+    """A pair's key and the header of the array that is its value. `count` packed items must follow."""
+    return _pack(key) + _packer.pack_array_header(count)  # type: ignore[no-any-return]
 
 
 def pack_request(msgid: int, method: str, params: dict[str, Any]) -> bytes:
-    return _pack((REQUEST, msgid, method, (params,)))  # type: ignore[no-any-return]
+    return _pack((REQUEST, msgid, method, (params,)))
 
 
 def pack_response(msgid: int, result: object) -> bytes:
-    packed: bytes = _pack((RESPONSE, msgid, None, None if type(result) is Packed else result))
-    return packed[:-1] + result if type(result) is Packed else packed
+    if type(result) is not Packed:
+        return _pack((RESPONSE, msgid, None, result))
+    return b"".join((_pack((RESPONSE, msgid, None, None))[:-1], *result.pieces))
 
 
 def pack_error(msgid: int, error: PtydError, as_map: bool) -> bytes:
-    return _pack((RESPONSE, msgid, error.to_wire(as_map), None))  # type: ignore[no-any-return]
+    return _pack((RESPONSE, msgid, error.to_wire(as_map), None))
 
 
 def pack_notification(method: str, params: dict[str, Any]) -> bytes:
-    return _pack((NOTIFICATION, method, (params,)))  # type: ignore[no-any-return]
+    return _pack((NOTIFICATION, method, (params,)))
 
 
 def _fixstr(text: str) -> bytes:

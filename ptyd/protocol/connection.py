@@ -31,9 +31,9 @@ from ptyd.protocol.limits import (
     MAX_FRAME_BYTES,
     MAX_MSGID,
     MAX_REQUESTS_IN_FLIGHT,
-    TO_CLIENT,
     TO_DAEMON,
 )
+from ptyd.protocol.replies import ReplyDecoder
 from ptyd.protocol.states import ConnectionEvent, ConnectionState, next_connection_state
 
 _INPUT: Final = "session.input"
@@ -226,7 +226,7 @@ class ClientConnection:
     """A client's end of its connection to the daemon."""
 
     def __init__(self) -> None:
-        self._decoder = Decoder(TO_CLIENT)
+        self._decoder = ReplyDecoder()
         self._last_msgid = 0
         self.in_flight: dict[int, str] = {}
         """The method of every request not answered yet: what a lost connection leaves unknown."""

@@ -27,6 +27,7 @@ class Code(enum.StrEnum):
     INPUT_FULL = "input_full"
     READ_ONLY = "read_only"
     SELF_ATTACH = "self_attach"
+    NO_SHM = "no_shm"
     ENDED = "ended"
     KILL_UNCONFIRMED = "kill_unconfirmed"
     UNSUPERVISED = "unsupervised"
@@ -87,6 +88,7 @@ TABLE: Final[dict[Code, Row]] = {
     Code.INPUT_FULL: Row(EXCEPTION, 75, "the session's input queue has no room; nothing was accepted"),
     Code.READ_ONLY: Row(EXCEPTION, 4, "this connection is attached to the session for reading only"),
     Code.SELF_ATTACH: Row(EXCEPTION, 4, "the client runs inside the session that it asks to attach to"),
+    Code.NO_SHM: Row(EXCEPTION, 1, "the session's ring cannot be had directly; its output can be streamed"),
     Code.ENDED: Row(EXCEPTION, 4, "the session has ended"),
     Code.KILL_UNCONFIRMED: Row(EXCEPTION, 4, "not every process of the session is proven dead"),
     Code.UNSUPERVISED: Row(EXCEPTION, 4, "the session's shim is gone, so this cannot be done any more"),

@@ -47,6 +47,7 @@ from ptyd.protocol.results import (
     Nothing,
     Session,
     SessionAttachResult,
+    SessionDetachResult,
     SessionInputResult,
     SessionKillResult,
     SessionListResult,
@@ -186,6 +187,8 @@ class SessionGet:
     Code.ENDED,
     Code.UNSUPERVISED,
     Code.SELF_ATTACH,
+    Code.NO_SHM,
+    Code.NO_SPACE,
     Code.TOO_MANY_ATTACHMENTS,
 )
 @attrs.frozen(kw_only=True)
@@ -204,8 +207,8 @@ class SessionAttach:
     )
     rows: int | None = attrs.field(default=None, metadata=spec(DIMENSION, "the client's window", "unchanged"))
     cols: int | None = attrs.field(default=None, metadata=spec(DIMENSION, "the client's window", "unchanged"))
-    via: Literal["stream"] = attrs.field(
-        default="stream", metadata=spec(choice("stream"), "how the bytes come")
+    via: Literal["stream", "shm"] = attrs.field(
+        default="stream", metadata=spec(choice("stream", "shm"), "how the bytes come; see Direct attach")
     )
 
     def __attrs_post_init__(self) -> None:
@@ -213,12 +216,21 @@ class SessionAttach:
             raise Refusal("expected both of rows and cols, or neither")
 
 
-@_method("session.detach", Nothing, Code.NOT_FOUND)
+@_method("session.detach", SessionDetachResult, Code.NOT_FOUND, Code.UNSUPERVISED, Code.ENDED)
 @attrs.frozen(kw_only=True)
 class SessionDetach:
-    """End an attachment of this connection."""
+    """End an attachment of this connection, or whoever's of a session."""
 
-    attachment: int = attrs.field(metadata=spec(COUNT, "as attach has answered"))
+    attachment: int | None = attrs.field(
+        default=None, metadata=spec(COUNT, "as attach has answered", "all of the session's")
+    )
+    id: str | None = attrs.field(
+        default=None, metadata=spec(ID_OR_NAME, _WHICH, "only an attachment of this connection")
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if self.attachment is None and self.id is None:
+            raise Refusal("expected an attachment, an id, or both")
 
 
 @_method(

@@ -190,6 +190,13 @@ class SessionAttachResult:
 
 
 @attrs.frozen(kw_only=True)
+class SessionDetachResult:
+    """Every one of them has been told."""
+
+    detached: int = attrs.field(metadata=spec(COUNT, "how many attachments were ended"))
+
+
+@attrs.frozen(kw_only=True)
 class SessionInputResult:
     """All of it was queued."""
 

@@ -17,8 +17,9 @@ import socket
 from typing import NoReturn
 
 from ptyd import procs, records
+from ptyd.datagrams import Body, Kind, pack_json
 from ptyd.ring import RingWriter, ring_bytes, round_capacity
-from ptyd.shim.link import Body, Kind, Link, pack_json
+from ptyd.shim.link import Link
 from ptyd.shim.shim import Shim
 from ptyd.shim.spawn import SpawnFailed, SpawnSpec, fork_program, read_spec
 

@@ -1,31 +1,20 @@
-"""The link: the small, frozen protocol between the daemon and a shim.
+"""The link: a non-blocking SEQPACKET socket between a shim and somebody it talks to.
 
-Owns the messages and the non-blocking SEQPACKET socket they travel in. Decides nothing.
-
-A message is one datagram: a byte that says its kind, then a body. Input and wake-ups are bare bytes
-because every keystroke pays for them; everything else is JSON, whose unknown keys are ignored, so that
-a newer daemon can serve older shims. Kinds are never given a new meaning.
-
-Facts travel as the *whole* state of a session and not as events: a lost link costs nothing, the next
-one begins with the same message.
+Owns the socket and what it could not take yet. Decides nothing; the messages are `ptyd.datagrams`.
 
 Standard library only: every shim imports this.
 """
 
 from __future__ import annotations
 
-import array
-import enum
-import json
+import os
 import socket
-import struct
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
 
-VERSION = 1
-MAX_INPUT_BYTES = 64 << 10  # of one input message: far below the smallest socket buffer default
-MAX_DATAGRAM_BYTES = 160 << 10  # 32 labels at their longest, escaped; below the default socket buffer
+from ptyd.datagrams import MAX_DATAGRAM_BYTES, WAKE_MESSAGE
+from ptyd.peers import receive_with_fds, send_with_fds
+
 QUEUE_BYTES = 8 << 20  # of messages that the other end does not take just now
 MESSAGE_COST_BYTES = 512  # of each, beside its own: so that a queue of keystrokes is bounded, too
 INPUT_QUEUE_BYTES = 1 << 20  # accepted input that the program has not read: a large paste
@@ -33,90 +22,22 @@ INPUT_QUEUE_BYTES = 1 << 20  # accepted input that the program has not read: a l
 EXIT_STOPPED, EXIT_TEMPORARY, EXIT_CONFIG = 0, 75, 78
 """What a daemon ends with when its zygote is not to start another. Source: sysexits.h"""
 
-Body = dict[str, Any]
-
-
-class Kind(enum.IntEnum):
-    """The first byte of every message."""
-
-    # daemon to shim
-    INPUT = ord("i")  # u32 seq, u8 wants an answer, data
-    CREDIT = ord("c")  # u64 offset up to which to read the PTY, u32 for how many ms
-    ASK = ord("?")  # JSON {seq, do: "kill" | "resize" | "signal" | "update" | "look" | "leave", ...}
-    HELLO = ord("h")  # JSON {version}; answered by STATE
-    WATCH = ord("o")  # u8: whether WAKE is wanted from now on; at first it is not
-    BIND = ord("b")  # the socket file vanished: bind it again
-    # shim to daemon
-    STATE = ord("S")  # JSON: every fact that changes; the first one carries the ring's memfd
-    FAILED = ord("F")  # JSON {code, message}: the program never ran, and nothing is left
-    WAKE = ord("w")  # the ring's head has moved; droppable, any other message means it too
-    TAKEN = ord("t")  # u32 seq, u8 verdict: the answer to INPUT
-    ROOM = ord("r")  # an input queue that refused has room again
-    ANSWER = ord("a")  # JSON {seq, ...}: the answer to ASK
-
-
-class Verdict(enum.IntEnum):
-    """What became of an input message. All of it or none of it is taken."""
-
-    ACCEPTED = 0
-    FULL = 1
-    ENDED = 2
-
-
-_INPUT = struct.Struct("<BIB")
-_TAKEN = struct.Struct("<BIB")
-_CREDIT = struct.Struct("<BQI")
 # Room for any message, once for all: an allocation of this size can be a mapping of its own each time.
 _ROOM = memoryview(bytearray(MAX_DATAGRAM_BYTES))
 
-WAKE_MESSAGE = bytes([Kind.WAKE])
-ROOM_MESSAGE = bytes([Kind.ROOM])
-BIND_MESSAGE = bytes([Kind.BIND])
-WATCH_MESSAGE = bytes([Kind.WATCH, 1])
-UNWATCH_MESSAGE = bytes([Kind.WATCH, 0])
 
+class Passed:
+    """Descriptors that came with a message: closed when nobody keeps this any more."""
 
-def pack_json(kind: Kind, body: Body) -> bytes:
-    return bytes([kind]) + json.dumps(body).encode("ascii")
+    def __init__(self, fds: Sequence[int]) -> None:
+        self.fds = list(fds)
 
+    def close(self) -> None:
+        fds, self.fds = self.fds, []
+        for fd in fds:
+            os.close(fd)
 
-def unpack_json(message: bytes) -> Body:
-    """Decode a JSON body.
-
-    Raises:
-        ValueError: it is not a JSON object.
-    """
-    body = json.loads(message[1:])
-    if not isinstance(body, dict):
-        raise ValueError("a link message's body must be an object")
-    return body
-
-
-def pack_input(seq: int, wants_answer: bool, data: bytes) -> bytes:
-    return _INPUT.pack(Kind.INPUT, seq, wants_answer) + data
-
-
-def unpack_input(message: bytes) -> tuple[int, bool, bytes]:
-    _, seq, wants_answer = _INPUT.unpack_from(message)
-    return seq, bool(wants_answer), message[_INPUT.size :]
-
-
-def pack_taken(seq: int, verdict: Verdict) -> bytes:
-    return _TAKEN.pack(Kind.TAKEN, seq, verdict)
-
-
-def unpack_taken(message: bytes) -> tuple[int, Verdict]:
-    _, seq, verdict = _TAKEN.unpack(message)
-    return seq, Verdict(verdict)
-
-
-def pack_credit(limit_offset: int, ms: int) -> bytes:
-    return _CREDIT.pack(Kind.CREDIT, limit_offset, ms)
-
-
-def unpack_credit(message: bytes) -> tuple[int, int]:
-    _, limit_offset, ms = _CREDIT.unpack(message)
-    return limit_offset, ms
+    __del__ = close
 
 
 class LinkClosed(Exception):
@@ -172,7 +93,7 @@ class Link:
         """Send without queueing; False when it does not fit now."""
         try:
             if fds:
-                self.sock.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))])
+                send_with_fds(self.sock, message, fds)
             else:
                 self.sock.send(message)
         except BlockingIOError:
@@ -204,9 +125,7 @@ class Link:
     def receive_with_fds(self, most: int = 3) -> tuple[bytes, list[int]] | None:
         """Like `receive`, for messages that may carry descriptors."""
         try:
-            # Not socket.recv_fds: in Python 3.11 it drops the flag, and programs would inherit them.
-            room = socket.CMSG_LEN(most * array.array("i").itemsize)
-            message, told, _, _ = self.sock.recvmsg(MAX_DATAGRAM_BYTES, room, socket.MSG_CMSG_CLOEXEC)
+            message, fds = receive_with_fds(self.sock, MAX_DATAGRAM_BYTES, most)
         except BlockingIOError:
             return None
         except ConnectionResetError:
@@ -215,7 +134,7 @@ class Link:
             raise LinkClosed(str(err)) from err
         if not message:
             raise LinkClosed("end of file")
-        return message, [fd for _, _, data in told for fd in array.array("i", data)]
+        return message, fds
 
     def close(self) -> None:
         self.sock.close()

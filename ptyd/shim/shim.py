@@ -15,15 +15,11 @@ import signal
 import time
 
 from ptyd import procs, records
-from ptyd.ring import RingWriter
-from ptyd.shim.ending import Ending, KillResult, count_processes, describe_foreground
-from ptyd.shim.kill import signal_all
-from ptyd.shim.link import (
+from ptyd.datagrams import (
     ROOM_MESSAGE,
     VERSION,
     Body,
     Kind,
-    Link,
     Verdict,
     pack_json,
     pack_taken,
@@ -31,6 +27,11 @@ from ptyd.shim.link import (
     unpack_input,
     unpack_json,
 )
+from ptyd.ring import RingWriter
+from ptyd.shim.direct import DirectEnds
+from ptyd.shim.ending import Ending, KillResult, count_processes, describe_foreground
+from ptyd.shim.kill import signal_all
+from ptyd.shim.link import Link
 from ptyd.shim.links import Links
 from ptyd.shim.spawn import Program, SpawnSpec
 from ptyd.shim.terminal import PTY_BYTES, Terminal
@@ -39,6 +40,7 @@ SOCKET_LOOK_S = 60.0  # how often a shim without a daemon looks whether its sock
 RECORD_RETRY_S = 1.0  # an exit record that could not be written (disk full) is tried again this often
 LONGEST_WAIT_S = 3600.0  # epoll takes no more milliseconds than an int holds
 LEADER_EXIT_GRACE_S = 1.0  # of the kill that on_leader_exit asks for
+DAEMON = "daemon"  # who asks for a limit on behalf of all its clients
 
 
 class Shim:
@@ -75,6 +77,7 @@ class Shim:
             "exit_offset": None,
             "killing": False,
             "ended": False,
+            "direct": [],
         }
         self._kill_askers: list[tuple[Link, int]] = []
         self._rest_until: int | None = None
@@ -83,6 +86,9 @@ class Shim:
         self._leave_at: float | None = None
         self._socket_look_at = time.monotonic() + SOCKET_LOOK_S
         self._links = Links(sessions_fd, spec.id, self._epoll, self._obey, self._link_gone)
+        self._direct = DirectEnds(
+            self._epoll, self._terminal, lambda: self._facts, self._resize_and_tell, self._direct_changed
+        )
         self._children_fd = child_wakeups()
         self._epoll.register(self._children_fd, select.EPOLLIN)
         # Before anybody is told: should we be killed next, the record names the leader.
@@ -109,16 +115,23 @@ class Shim:
             self._children_changed(time.monotonic())
         else:
             self._links.serve(fd, mask)
+            self._direct.serve(fd, mask)
 
     def _serve_terminal(self, mask: int) -> None:
         if mask & select.EPOLLOUT:
             self._terminal.write_input()
             if self._terminal.has_room_again():
                 self._links.tell(ROOM_MESSAGE)
+                self._direct.tell_room()
         if mask & ~select.EPOLLOUT and self._terminal.drain():
-            self._links.wake()
+            self._wake()
         if self._terminal.is_limited:
             self._terminal.update_interest()
+
+    def _wake(self) -> None:
+        """Tell every reader that the head has moved."""
+        self._direct.wake()
+        self._links.wake()
 
     def _timeout(self) -> float | None:
         moments = [self._leave_at, self._record_due_at, self._ending.due_at]
@@ -131,8 +144,9 @@ class Shim:
 
     def _act(self, now: float) -> None:
         """Do what has fallen due; almost always nothing."""
-        if self._terminal.is_limited and now >= self._terminal.limit_until:
-            self._terminal.lift_limit()
+        until = self._terminal.limit_until if self._terminal.is_limited else None
+        if until is not None and now >= until:
+            self._terminal.lift_overdue(now)
         if self._ending.is_killing:
             self._step_kill(now)
         if self._rest_until is not None:
@@ -165,7 +179,7 @@ class Shim:
             self._rest_until = before + PTY_BYTES
         is_done = self._terminal.drain_up_to(self._rest_until)
         if self._terminal.ring.head > before:
-            self._links.wake()
+            self._wake()
         if is_done:
             self._rest_until = None
         return is_done
@@ -182,7 +196,7 @@ class Shim:
 
     def _begin_kill(self, now: float, grace_s: float, force: bool) -> None:
         self._ending.begin(now, grace_s, force)
-        self._terminal.lift_limit()
+        self._terminal.lift_limits()
         if not self._facts["killing"]:
             self._facts["killing"] = True
             self._tell_state()
@@ -202,7 +216,7 @@ class Shim:
 
     def _end(self, now: float) -> None:
         """Nobody is left: read what is left, and write it all down before anybody is told."""
-        self._terminal.lift_limit()
+        self._terminal.lift_limits()
         self._rest_until = None
         self._has_drained()
         self._terminal.ring.end()
@@ -267,7 +281,7 @@ class Shim:
     def _link_gone(self, link: Link) -> None:
         self._kill_askers = [asker for asker in self._kill_askers if asker[0] is not link]
         if not self._links:
-            self._terminal.lift_limit()  # nobody is left who could renew it
+            self._terminal.lift_limit(DAEMON)  # nobody is left who could renew it
             self._socket_look_at = time.monotonic() + SOCKET_LOOK_S
 
     def _send_state(self, link: Link) -> None:
@@ -275,6 +289,19 @@ class Shim:
 
     def _tell_state(self) -> None:
         self._links.tell(pack_json(Kind.STATE, self._facts))
+        self._direct.tell_state()
+
+    def _direct_changed(self) -> None:
+        self._facts["direct"] = self._direct.numbers
+        self._links.tell(pack_json(Kind.STATE, self._facts))
+
+    def _resize_and_tell(self, rows: int, cols: int) -> None:
+        self._resize(rows, cols)
+        self._tell_state()
+
+    def _resize(self, rows: int, cols: int) -> None:
+        self._terminal.resize(rows, cols)
+        self._facts |= {"rows": rows, "cols": cols}
 
     def _obey(self, link: Link, message: bytes) -> None:
         match message[0]:
@@ -286,7 +313,7 @@ class Shim:
             case Kind.CREDIT:
                 offset, ms = unpack_credit(message)
                 if not self._facts["killing"] and not self._facts["ended"]:
-                    self._terminal.set_limit(offset, time.monotonic() + ms / 1000)
+                    self._terminal.set_limit(DAEMON, offset, time.monotonic() + ms / 1000)
             case Kind.WATCH:
                 link.is_watching = message[1] != 0
                 link.wake()  # what came before this message was not told
@@ -303,10 +330,23 @@ class Shim:
             self._kill(link, seq, ask)
             return
         try:
+            if ask["do"] == "direct":
+                self._open_direct(link, seq, ask)
+                return
             answer = self._apply(ask)
         except OSError as err:
-            answer = {"error": err.strerror}
+            answer = {"error": err.strerror or str(err)}
         self._links.send(link, pack_json(Kind.ANSWER, {"seq": seq, **answer}))
+
+    def _open_direct(self, link: Link, seq: int, ask: Body) -> None:
+        """Begin a direct attachment: the answer carries the ring's memory and the client's half of a pair."""
+        size = (ask["rows"], ask["cols"]) if ask["rows"] else None
+        with self._direct.open(ask["number"], bool(ask["may_write"]), size) as theirs:
+            answer = pack_json(Kind.ANSWER, {"seq": seq})
+            # Not queued: the descriptor is only ours until here.
+            if link.wants_write or not link.send_now(answer, (self._memory_fd, theirs.fileno())):
+                self._direct.detach(ask["number"])
+                raise OSError("the link to the daemon is full; try again")
 
     def _kill(self, link: Link, seq: int, ask: Body) -> None:
         self._kill_askers.append((link, seq))
@@ -320,8 +360,7 @@ class Shim:
     def _apply(self, ask: Body) -> Body:
         match ask["do"]:
             case "resize":
-                self._terminal.resize(ask["rows"], ask["cols"])
-                self._facts |= {"rows": ask["rows"], "cols": ask["cols"]}
+                self._resize(ask["rows"], ask["cols"])
             case "signal":
                 return {"signalled": self._signal(int(ask["signal"]), ask["to"])}
             case "update":
@@ -331,6 +370,8 @@ class Shim:
             case "look":
                 foreground = describe_foreground(self._terminal.foreground_pgid())
                 return {"foreground": foreground, "processes": count_processes()}
+            case "detach":
+                return {"detached": self._direct.detach(ask["number"])}
             case "leave":
                 self._leave_at = time.monotonic() if self._facts["ended"] else None
             case other:

@@ -13,8 +13,9 @@ import os
 import select
 import time
 
+from ptyd.datagrams import Verdict
 from ptyd.ring import RingWriter
-from ptyd.shim.link import INPUT_QUEUE_BYTES, Verdict
+from ptyd.shim.link import INPUT_QUEUE_BYTES
 from ptyd.shim.spawn import Program
 
 READ_BYTES = 16 << 10  # one readv; the kernel hands out about 4 KiB, now and then 12
@@ -23,6 +24,7 @@ PTY_BYTES = 128 << 10  # more than a PTY holds between a write and its read (som
 SHORT_READ_BYTES = 1024  # a read this short is somebody typing: wake at once instead of asking again
 ROOM_BYTES = INPUT_QUEUE_BYTES // 2  # a queue that refused says so when it is down to this
 UNLIMITED = 2**64 - 1
+PATIENCE_S = 2.0  # with a direct reader that holds the program back and does not read on
 
 
 class Terminal:
@@ -37,8 +39,8 @@ class Terminal:
         self._slave_fd = program.slave_fd
         self._epoll = epoll
         self._input = bytearray()  # not the messages as they came: a million of one byte would fill 200 MB
+        self._limits: dict[object, tuple[int, float | None]] = {}
         self._limit = UNLIMITED
-        self.limit_until = 0.0
         self._interest = select.EPOLLIN
         self._is_open = True
         epoll.register(self._fd, self._interest)
@@ -76,14 +78,48 @@ class Terminal:
 
     # -- pace ------------------------------------------------------------------------------------------
 
-    def set_limit(self, offset: int, until: float) -> None:
-        """Read no further than `offset` before the moment `until`: a paced reader is behind."""
-        self._limit, self.limit_until = offset, until
+    def set_limit(self, reader: object, offset: int, until: float | None = None) -> None:
+        """Read no further than `offset`: this paced reader is behind.
+
+        Args:
+            reader: Who asks; each has one limit.
+            offset: Output is read up to here.
+            until: The moment that lifts it; None for PATIENCE_S after it began to hold the program back.
+        """
+        self._limits[reader] = offset, until
+        self._update_limit()
+
+    def lift_limit(self, reader: object) -> None:
+        """Forget what a reader has asked for."""
+        if self._limits.pop(reader, None) is not None:
+            self._update_limit()
+
+    def lift_limits(self) -> None:
+        if self._limits:
+            self._limits.clear()
+            self._update_limit()
+
+    def lift_overdue(self, now: float) -> None:
+        """Forget what was not asked for again in time."""
+        kept = {reader: limit for reader, limit in self._limits.items() if limit[1] is None or limit[1] > now}
+        self._limits = kept
+        self._update_limit()
+
+    def _update_limit(self) -> None:
+        self._limit = min((offset for offset, _ in self._limits.values()), default=UNLIMITED)
         self.update_interest()
 
-    def lift_limit(self) -> None:
-        if self._limit != UNLIMITED:
-            self.set_limit(UNLIMITED, 0.0)
+    @property
+    def limit_until(self) -> float | None:
+        """When the next limit has to be lifted; None while none has."""
+        return min((until for _, until in self._limits.values() if until is not None), default=None)
+
+    def _begin_patience(self) -> None:
+        """Output has come to a limit: from now on its reader is waited for."""
+        until = time.monotonic() + PATIENCE_S
+        for reader, (offset, known) in self._limits.items():
+            if known is None and offset <= self.ring.head:
+                self._limits[reader] = offset, until
 
     @property
     def is_limited(self) -> bool:
@@ -136,7 +172,10 @@ class Terminal:
 
     def update_interest(self) -> None:
         """Listen for what we can use: output unless limited, room for input only when some waits."""
-        wanted = 0 if self.ring.head >= self._limit else select.EPOLLIN
+        is_held = self.ring.head >= self._limit
+        if is_held:
+            self._begin_patience()
+        wanted = 0 if is_held else select.EPOLLIN
         wanted |= select.EPOLLOUT if self._input else 0
         if wanted != self._interest and self._is_open:
             self._interest = wanted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -234,9 +235,38 @@ def test_closed_window_ends_the_frontend_and_not_the_session(daemon: RuntimeDir)
     assert daemon.call("session.get", id=session)["state"] == "running"
 
 
-def test_S6_zygote_killed_while_attached(daemon: RuntimeDir) -> None:
+@pytest.mark.parametrize("via", ["shm", "stream"])
+def test_somebody_else_can_end_it(daemon: RuntimeDir, via: str) -> None:
+    session = spawn(daemon, "sh")
+    with User(daemon, "attach", "--via", via, session) as user:
+        user.expect(b"$ ")
+        done = daemon.run("detach", session)
+        assert (done.returncode, done.stderr) == (0, "ptyd: 1 attachment ended\n")
+        user.expect(b"somebody has detached us from")
+        assert user.wait() == 0
+        assert user.is_as_before
+    assert json.loads(daemon.run("detach", session, "--json").stdout) == {"detached": 0}
+    assert daemon.run("detach", "nobody").returncode == 3
+
+
+def test_S6_zygote_and_daemon_killed_while_attached(daemon: RuntimeDir) -> None:
+    """Directly attached, nobody even notices."""
     session = spawn(daemon, "sh")
     with User(daemon, "attach", session) as user:
+        user.expect(b"$ ")
+        daemon.kill_zygote()
+        wait_until(lambda: daemon.find_daemon_pid() is None, what="the daemon steps down")
+        user.type(b"echo all the sa''me; stty size\r")
+        user.expect(b"all the same\r\n24 80\r\n")
+        user.resize(30, 90)
+        user.type(b"stty size; exit 7\r")
+        user.expect(b"30 90\r\n")
+        assert user.wait() == 7
+
+
+def test_S6_zygote_killed_while_attached_by_stream(daemon: RuntimeDir) -> None:
+    session = spawn(daemon, "sh")
+    with User(daemon, "attach", "--via", "stream", session) as user:
         user.expect(b"$ ")
         old = daemon.daemon_pid()
         daemon.kill_zygote()
@@ -340,7 +370,7 @@ def test_stopped_and_continued_is_raw_again(daemon: RuntimeDir) -> None:
 
 def test_typing_that_a_dead_daemon_may_have_swallowed_is_counted(daemon: RuntimeDir) -> None:
     session = spawn(daemon, "cat")
-    with User(daemon, "attach", session) as user:
+    with User(daemon, "attach", "--via", "stream", session) as user:
         wait_until(lambda: user.is_raw)
         user.type(b"1\r")
         user.expect(b"1\r\n1\r\n")
@@ -359,7 +389,7 @@ def test_typing_that_a_dead_daemon_may_have_swallowed_is_counted(daemon: Runtime
 def test_long_search_for_a_daemon_is_told_and_ends_well(daemon: RuntimeDir) -> None:
     """S2 for the terminal frontend, which may not start one itself."""
     session = spawn(daemon, "cat")
-    with User(daemon, "--no-start", "attach", session) as user:
+    with User(daemon, "--no-start", "attach", "--via", "stream", session) as user:
         wait_until(lambda: user.is_raw)
         daemon.kill_zygote()
         wait_until(lambda: daemon.find_daemon_pid() is None, what="the daemon steps down")
@@ -373,7 +403,7 @@ def test_long_search_for_a_daemon_is_told_and_ends_well(daemon: RuntimeDir) -> N
 
 def test_search_for_a_daemon_can_be_left(daemon: RuntimeDir) -> None:
     session = spawn(daemon, "cat")
-    with User(daemon, "--no-start", "attach", session) as user:
+    with User(daemon, "--no-start", "attach", "--via", "stream", session) as user:
         wait_until(lambda: user.is_raw)
         daemon.kill_zygote()
         wait_until(lambda: daemon.find_daemon_pid() is None, what="the daemon steps down")

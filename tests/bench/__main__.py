@@ -11,7 +11,7 @@ from typing import Final
 
 import attrs
 
-from tests.bench import ending, host, streams
+from tests.bench import ending, host, streams, sweep
 from tests.bench.crowd import Crowd
 from tests.bench.private import cut_off, guarded
 from tests.bench.report import WITHOUT_DTACH, Figure, as_json, machine, table
@@ -37,6 +37,7 @@ class Sizes:
     sessions: int = 1000
     adoptions: int = 3
     host: host.Sizes = host.FULL
+    sweep: sweep.Sizes = sweep.FULL
 
 
 QUICK: Final = Sizes(
@@ -51,6 +52,7 @@ QUICK: Final = Sizes(
     sessions=100,
     adoptions=1,
     host=host.QUICK,
+    sweep=sweep.QUICK,
 )
 
 
@@ -65,6 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     figures = guarded(lambda runtime: measure(runtime, sizes), SETTINGS)
     _say("host service …")
     figures += guarded(lambda runtime: host.measure(runtime, sizes.host), SETTINGS)
+    _say("base directory …")
+    figures += guarded(lambda runtime: sweep.measure(runtime, sizes.sweep), SETTINGS)
     if options.json:
         options.json.write_text(json.dumps(as_json(figures, attrs.asdict(sizes)), indent=2) + "\n")
     print(table(figures))

@@ -1,23 +1,27 @@
-"""Two ways to hold a terminal, driven alike: a session of ptyd, and dtach.
+"""Three ways to hold a terminal, driven alike: a session of ptyd, streamed and direct, and dtach.
 
-Owns both clients, reduced to what is measured: a raw socket each, no terminal of their own. dtach's
-protocol is packets of ten bytes in (type, length, eight bytes) and bare output out. ptyd's is a streamed
-attachment, decoded by msgpack's own unpacker.
+Owns the clients, reduced to what is measured: no terminal of their own. dtach's protocol is packets of ten
+bytes in (type, length, eight bytes) and bare output out, over a raw socket; a streamed attachment of ptyd's
+is decoded by msgpack's own unpacker. A direct one is `ptyd.direct` as it is: it has no shorter form.
 """
 
 from __future__ import annotations
 
 import contextlib
+import select
 import shutil
 import socket
 import struct
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import msgpack
 
+from ptyd.blocking import BlockingClient
+from ptyd.direct import Direct
+from ptyd.protocol.connection import ClientEvent, NotificationReceived
 from tests.support.daemon import RuntimeDir
 from tests.support.rpc import Rpc
 from tests.support.waiting import wait_until
@@ -35,12 +39,20 @@ class Terminal(Protocol):
     long a client takes to encode and decode is its own affair.
     """
 
-    sock: socket.socket
-
     def encode(self, keys: bytes) -> bytes:
         """Return what to send for typed keys, eight bytes at most."""
 
-    def decode(self, data: bytes) -> bytes:
+    def send(self, encoded: bytes) -> None: ...
+
+    def receive(self) -> Any:
+        """Return what has come, undecoded, waiting for it.
+
+        Raises:
+            TimeoutError: nothing came.
+            AssertionError: the other end hung up.
+        """
+
+    def decode(self, received: Any) -> bytes:
         """Return the output in what was received."""
 
     @property
@@ -48,23 +60,23 @@ class Terminal(Protocol):
         """Output that the client was told it will not get."""
 
 
-def receive(terminal: Terminal) -> bytes:
-    """Return what has come, undecoded, waiting for it.
-
-    Raises:
-        TimeoutError: nothing came.
-        AssertionError: the other end hung up.
-    """
-    data = terminal.sock.recv(RECEIVE_BYTES)
-    assert data, "the other end hung up"
-    return data
-
-
-class _Dtach:
-    lost_bytes = 0  # dtach waits for its readers
+class _Socket:
+    """A client whose messages are bytes of a stream."""
 
     def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
+        self._sock = sock
+
+    def send(self, encoded: bytes) -> None:
+        self._sock.sendall(encoded)
+
+    def receive(self) -> bytes:
+        data = self._sock.recv(RECEIVE_BYTES)
+        assert data, "the other end hung up"
+        return data
+
+
+class _Dtach(_Socket):
+    lost_bytes = 0  # dtach waits for its readers
 
     def encode(self, keys: bytes) -> bytes:
         return _PACKET.pack(_PUSH, len(keys), keys)
@@ -73,10 +85,10 @@ class _Dtach:
         return data
 
 
-class _Attachment:
+class _Streamed(_Socket):
     def __init__(self, rpc: Rpc, session_id: str) -> None:
+        super().__init__(rpc.socket)
         self.lost_bytes = 0
-        self.sock = rpc.socket
         self._id = session_id
         self._unpacker = msgpack.Unpacker(strict_map_key=False, max_buffer_size=0)
 
@@ -94,6 +106,39 @@ class _Attachment:
                 return data
             case [2, "session.gap", [{"from": int(start), "to": int(stop)}]]:
                 self.lost_bytes += stop - start
+        return b""
+
+
+class _Direct:
+    def __init__(self, direct: Direct) -> None:
+        self.lost_bytes = 0
+        self._direct = direct
+        self._poll = select.poll()
+        self._poll.register(direct, select.POLLIN)
+
+    def encode(self, keys: bytes) -> bytes:
+        return keys
+
+    def send(self, encoded: bytes) -> None:
+        self._direct.type(encoded)
+
+    def receive(self) -> list[ClientEvent]:
+        while self._direct.is_more or self._poll.poll(ANSWER_DEADLINE_S * 1000):
+            heard = self._direct.receive()
+            assert heard is not None, "the other end hung up"
+            if heard:
+                return heard
+        raise TimeoutError
+
+    def decode(self, received: list[ClientEvent]) -> bytes:
+        return b"".join(map(self._output, received))
+
+    def _output(self, message: ClientEvent) -> bytes:
+        match message:
+            case NotificationReceived("session.output", params):
+                return bytes(params["data"])
+            case NotificationReceived("session.gap", params):
+                self.lost_bytes += params["to"] - params["from"]
         return b""
 
 
@@ -131,6 +176,22 @@ def ptyd_terminal(runtime: RuntimeDir, argv: list[str], ready: Path, flow: str) 
             wait_until(ready.exists, what="the session's program is up")
             rpc.call("session.attach", id=session_id, since="live", flow=flow)
             rpc.socket.settimeout(ANSWER_DEADLINE_S)
-            yield _Attachment(rpc, session_id)
+            yield _Streamed(rpc, session_id)
         finally:
             runtime.call("session.kill", id=session_id, force=True)
+
+
+@contextlib.contextmanager
+def direct_terminal(runtime: RuntimeDir, argv: list[str], ready: Path, flow: str) -> Iterator[Terminal]:
+    """Run a program in a session, attached live without the daemon; `ready` appears when it is up."""
+    ready.unlink(missing_ok=True)
+    with BlockingClient.connect(str(runtime.path), start=False) as client:
+        session_id = client.call("session.spawn", {"argv": argv})["id"]
+        try:
+            wait_until(ready.exists, what="the session's program is up")
+            asked = {"id": session_id, "since": "live", "via": "shm"}
+            direct = Direct(*client.call_for_fds("session.attach", asked), is_paced=flow == "pace")
+            with contextlib.closing(direct):
+                yield _Direct(direct)
+        finally:
+            client.call("session.kill", {"id": session_id, "force": True})

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.bench import __main__ as bench
-from tests.bench import host
+from tests.bench import host, sweep
 from tests.bench.report import Figure, as_json, percentile, table
 from tests.bench.terminals import has_dtach
 from tests.support.daemon import RuntimeDir
@@ -30,9 +30,13 @@ def test_every_target_of_the_issue_is_measured(daemon: RuntimeDir) -> None:
     figures = bench.measure(daemon, TINY)
     targets = [figure.target for figure in figures if figure.target]
     assert targets == [
-        "≥ 0.9 × dtach",
-        "≥ 0.9 × dtach",
-        "≤ 2 × dtach",
+        "≥ 1 × dtach",
+        "≥ 1 × dtach",
+        "≥ 1.1 × dtach",
+        "≥ 1.1 × dtach",
+        "≤ 1.5 × dtach",
+        "≤ 1 × dtach",
+        "≤ 1.15 × dtach",
         "≤ 20 ms",
         "≤ 1 % of a core",
         "≤ 1024 KiB",
@@ -52,6 +56,14 @@ def test_every_target_of_the_host_service_is_measured(daemon: RuntimeDir) -> Non
     targets = [figure.target for figure in figures if figure.target]
     assert targets == ["≤ 3 s", "≤ 20 ms", "≤ 1 s", "≤ 5 % of a core", "≤ 1 s", "≤ 1 s", "≤ 60 s"]
     assert all(sample > 0 for figure in figures for sample in figure.samples)
+
+
+def test_every_target_of_the_base_directory_is_measured(daemon: RuntimeDir) -> None:
+    tiny = sweep.Sizes(rounds=1, entries=100, files=20, worktrees=2, sessions=2, lists=2)
+    figures = sweep.measure(daemon, tiny)
+    targets = [figure.target for figure in figures if figure.target]
+    assert targets == ["≤ 2 s", "≤ 1.5 × `git status`", "≤ 10 ms"]
+    assert all(sample >= 0 for figure in figures for sample in figure.samples)
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,7 @@ def version_change(version: str) -> tuple[str, str, str]:
 
 def test_S3_daemon_of_another_version_takes_over(runtime: RuntimeDir, tmp_path: Path) -> None:
     """Zygote and shims are old code; the daemon is newer, then older than them."""
-    link_version = ("shim/link.py", "VERSION = 1", "VERSION = 2")
+    link_version = ("datagrams.py", "VERSION = 1", "VERSION = 2")
     stranger = ("shim/shim.py", '"killing": False,', '"killing": False, "mood": {"new": [1]},')
     recorded = ("shim/birth.py", '"boot_id":', '"colour": [None], "boot_id":')
     one = install_copy(tmp_path / "1", version_change("1.0"), stranger, recorded)

@@ -9,8 +9,9 @@ from ptyd.daemon.input import send_input
 from ptyd.daemon.poller import Poller
 from ptyd.daemon.session import Session
 from ptyd.daemon.verdicts import UNANSWERED, Verdicts
+from ptyd.datagrams import Verdict
 from ptyd.protocol.errors import Code, PtydError
-from ptyd.shim.link import Link, Verdict
+from ptyd.shim.link import Link
 
 
 def make() -> tuple[Verdicts, list[tuple[int, Verdict | None]]]:

@@ -506,6 +506,14 @@ def test_a_pass_is_answered_and_recorded(call: Checked) -> None:
         assert call.code("passes", limit=limit) == call.code("saga.list", limit=limit) == "invalid_params"
 
 
+def test_health_is_reset_and_a_list_is_compared(call: Checked) -> None:
+    assert call("health.reset")["ptyd"]["watch"]["open_because"] is None
+    call("workspace.create", id="here")
+    told = call("workspace.reconcile", live=["here"], complete=True)
+    assert (told["dropped"], told["refused"]) == ([], None)
+    assert call("workspace.reconcile")["refused"] == "the peer sends no list"
+
+
 # --- whoever leaves --------------------------------------------------------------------------------
 
 

@@ -175,7 +175,7 @@ def test_workspace_create_ls_show_update(cli: Cli, tmp_path: Path) -> None:
     assert plain.err == f"hostsvc: workspace w-2 is {tmp_path}\n"
 
     table = cli.ok("workspace", "ls").out.splitlines()
-    assert table[0].split() == ["ID", "NAME", "STATE", "SESSIONS", "AGE", "PATH"]
+    assert table[0].split() == ["ID", "NAME", "STATE", "SESSIONS", "AGE", "GIT", "PATH"]
     assert table[1].split()[:3] == [made["id"], "demo", "active"]
     assert table[1].endswith("(protected)")
     assert table[2].endswith("(adopted)")

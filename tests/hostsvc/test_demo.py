@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from hostsvc import demo
+from hostsvc.demo import __main__ as demo
+from hostsvc.demo import stage
 from tests.support import processes
 from tests.support.host import HostService
 
@@ -57,6 +58,16 @@ def test_the_story_is_told_to_its_end(host: HostService, tmp_path: Path) -> None
         r"audit: session \w+ disposed",
         r"audit: workspace \w+ deleted",
         r"its folder waits in the trash: \S+/work/\.trash/\w+",
+        r"workspace web is a worktree of \S+/site, on the branch topic: \S+/work/web",
+        r"hostsvc workspace rm web: at_risk: .*untracked: notes.txt",
+        r"nothing of it was touched, and the workspace is active as before",
+        r"hostsvc workspace rm --force web: in the trash, with branch refs/heads/topic",
+        r"hostsvc workspace restore web: generation 2, and git says: ## topic, \?\? notes.txt",
+        r"hostsvc run exec is at work, in session \w+ of run \w+",
+        r"hostsvc run exec \d+: SIGKILL; its session lives on, and nobody holds the run",
+        r"swept by pass \d+, once it was old enough and seen twice: its session is disposed,",
+        r"evidence .*'proof': 'echild'",
+        r"its workspace is gone too",
         r"\S+ is removed, and all that was started has ended$",
     ]
     at = 0
@@ -86,11 +97,11 @@ def test_a_story_that_is_broken_off_leaves_nothing(host: HostService, tmp_path: 
 
 
 def test_what_is_not_seen_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "DEADLINE_S", 0.05)
-    with pytest.raises(demo.Untrue, match="pigs fly"):
-        demo.until(lambda: False, "pigs fly")
-    with pytest.raises(demo.Untrue, match="pigs fly"):
-        demo.ensure(False, "pigs fly")
+    monkeypatch.setattr(stage, "DEADLINE_S", 0.05)
+    with pytest.raises(stage.Untrue, match="pigs fly"):
+        stage.until(lambda: False, "pigs fly")
+    with pytest.raises(stage.Untrue, match="pigs fly"):
+        stage.ensure(False, "pigs fly")
 
 
 def test_on_a_terminal_it_is_the_service_on_the_users_own_settings(monkeypatch: pytest.MonkeyPatch) -> None:

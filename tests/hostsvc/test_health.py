@@ -12,6 +12,7 @@ from hostsvc.health import MISSED_RED, Signs, counts, decide_health
 WELL: dict[str, Any] = {
     "index_trouble": None,
     "ptyd_trouble": None,
+    "ptyd_circuit": None,
     "last_pass_state": "ok",
     "missed": 0,
     "stuck_sagas": 0,
@@ -20,6 +21,7 @@ WELL: dict[str, Any] = {
 SIGNS: list[tuple[dict[str, Any], str]] = [
     ({"index_trouble": "the disk is full"}, "red"),
     ({"ptyd_trouble": "it did not answer"}, "red"),
+    ({"ptyd_circuit": "3 restarts did not help"}, "red"),
     ({"missed": MISSED_RED}, "red"),
     ({"last_pass_state": "error"}, "yellow"),
     ({"last_pass_state": "refused"}, "yellow"),

@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostsvc.idle import Idleness, Room, admission, plan_evictions
-from hostsvc.restart import LONGEST_BACK_OFF_S, STEADY_S, Ended, LeaveIt, Policy, StartAgain, decide_restart
+from hostsvc.restart import (
+    LONGEST_BACK_OFF_S,
+    STEADY_S,
+    Ended,
+    GiveUp,
+    LeaveIt,
+    Policy,
+    StartAgain,
+    decide_restart,
+)
 
 
 def session(name: str, idle_ms: int | None, *, busy: bool | None = False, workspace: str = "w") -> Idleness:
@@ -103,7 +112,7 @@ def test_B42_back_off_and_limit() -> None:
     pauses = [decide_restart(ended(Policy.ALWAYS, limit=99, restarts=at)) for at in range(12)]
     assert [one.pause_s for one in pauses[:4] if isinstance(one, StartAgain)] == [1, 2, 4, 8]
     assert pauses[-1] == StartAgain(LONGEST_BACK_OFF_S, 12)
-    assert isinstance(decide_restart(ended(Policy.ALWAYS, restarts=3)), LeaveIt)
+    assert isinstance(decide_restart(ended(Policy.ALWAYS, restarts=3)), GiveUp)
     assert decide_restart(ended(Policy.ALWAYS, restarts=3, ran_s=STEADY_S)) == StartAgain(1.0, 1)
 
 

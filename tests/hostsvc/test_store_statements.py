@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from sqlite_utils import Database
 
+from hostsvc import views
 from hostsvc.model import Saga, SessionRow, Workspace
 from hostsvc.policy import Retry
 from hostsvc.saga import STEPS, Step
@@ -50,6 +51,44 @@ def ended(db: Database, status: SessionStatus, id_: str = "s") -> SessionRow:
 
 
 # --- sessions ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [None, *SessionStatus])
+@pytest.mark.parametrize("workspace_id", [None, "w", "v", "nope"])
+def test_a_list_has_what_is_asked_for(db: Database, workspace_id: str | None, status: str | None) -> None:
+    add_workspace(db, "v")
+    add_session(db, "born")
+    for at, id_ in enumerate(("here", "there")):
+        add_session(db, id_, workspace_id="wv"[at])
+        sessions.confirm(db, live(id=id_))
+        ended(db, SessionStatus.EXITED, f"{id_}-ended")
+    everything = sessions.find_all(db)
+    assert len(everything) == 5
+    expected = [
+        row for row in everything if workspace_id in (None, row.workspace_id) and status in (None, row.status)
+    ]
+    assert sessions.find_all(db, workspace_id=workspace_id, status=status) == expected
+    stored = sessions.find_stored(db, views.STORED, workspace_id=workspace_id, status=status)
+    assert stored == [views.stored_view(row) for row in expected]
+
+
+@pytest.mark.parametrize(
+    "asked, index",
+    [
+        ({"status": "active"}, "sessions_open"),
+        ({"status": "spawning"}, "sessions_open"),
+        ({"workspace_id": "w"}, "sessions_of_a_workspace"),
+    ],
+)
+def test_a_list_of_few_does_not_read_every_row_there_ever_was(
+    db: Database, asked: dict[str, str], index: str
+) -> None:
+    said: list[str] = []
+    db.conn.set_trace_callback(said.append)
+    sessions.find_stored(db, ["id"], **asked)
+    db.conn.set_trace_callback(None)
+    plan = db.execute(f"EXPLAIN QUERY PLAN {said[0]}").fetchall()
+    assert any(f"USING INDEX {index} " in step[-1] for step in plan), plan
 
 
 def test_a_birth_and_its_end(db: Database) -> None:

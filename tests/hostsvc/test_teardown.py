@@ -58,7 +58,7 @@ class Ending(Silent):
 
 
 def teardown(ptyd: Silent) -> Teardown:
-    births = Births(*[cast(Any, None)] * 5, owner="o", run_id="r")
+    births = Births(*[cast(Any, None)] * 6, owner="o", run_id="r")
     return Teardown(cast(Live, ptyd), cast(Births, births), owner="o")
 
 

@@ -10,12 +10,16 @@ from ptyd.protocol.codec import (
     FramingError,
     Message,
     Notification,
+    Packed,
     Request,
     Response,
     Unacceptable,
+    open_list,
+    open_map,
     pack_error,
     pack_notification,
     pack_output_header,
+    pack_pairs,
     pack_request,
     pack_response,
 )
@@ -161,6 +165,21 @@ def test_O6_a_string_of_any_bytes_comes_back_as_it_was() -> None:
     assert request.params[0].encode("utf-8", "surrogateescape") == split
     sent_back = pack_response(1, request.params[0])
     assert sent_back.endswith(split)
+
+
+def test_O6_after_a_string_of_any_bytes_the_next_message_is_whole() -> None:
+    odd = {"a": ["x" * 1000, "\udcff"]}
+    for _ in range(2):
+        assert decode_whole(pack_response(1, odd)) == [Response(1, None, odd)]
+        assert pack_response(1, {}) == b"\x94\x01\x01\xc0\x80"
+
+
+@pytest.mark.parametrize("count", [0, 1, 13, 14, 15, 16, 100])
+def test_what_is_packed_in_pieces_is_the_same(count: int) -> None:
+    first, second = {"a": 1}, {str(n): [n] for n in range(count)}
+    items = [b"\x01", b"\xa1x"] * count
+    answer = Packed(open_map(first, more=count + 1), pack_pairs(second), open_list("z", len(items)), *items)
+    assert pack_response(7, answer) == pack_response(7, {**first, **second, "z": [1, "x"] * count})
 
 
 @given(st.binary(min_size=1, max_size=200), st.integers(0, 2**32 - 1), st.integers(0, 2**63 - 1))

@@ -83,11 +83,14 @@ def test_a_class_is_called_as_its_method() -> None:
         assert cls.__name__ == "".join(part.title() for part in re.split(r"[._]", method))
 
 
+# Either is enough: checked below.
+ONE_OF_TWO = {"session.kill": {"id"}, "session.detach": {"attachment"}}
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_the_smallest_params_are_the_required_ones(method: str) -> None:
     required = {row.name for row in table_rows(METHODS[method]) if row.default == "required"}
-    if method == "session.kill":
-        required = {"id"}  # or labels: checked below
+    required |= ONE_OF_TWO.get(method, set())
     assert set(SMALLEST[method]) == required
     assert isinstance(parse_params(method, [SMALLEST[method]]), METHODS[method])
 
@@ -97,7 +100,7 @@ def test_required_fields_are_missed(method: str) -> None:
     for name in SMALLEST[method]:
         rest = {key: value for key, value in SMALLEST[method].items() if key != name}
         error = refused(method, **rest)
-        assert method == "session.kill" or error.data == {"field": name}
+        assert method in ONE_OF_TWO or error.data == {"field": name}
 
 
 @pytest.mark.parametrize("method, row", EVERY_FIELD, ids=lambda x: getattr(x, "name", x))
@@ -302,6 +305,12 @@ def test_K9_a_kill_has_exactly_one_of_id_and_labels() -> None:
     refused("session.kill")
     refused("session.kill", id="a", labels={"a": "b"})
     assert refused("session.kill", labels={"a": "b"}, generation=2).data == {"field": "generation"}
+
+
+def test_a_detach_has_an_attachment_or_an_id() -> None:
+    refused("session.detach")
+    assert parse_params("session.detach", [{"id": "a"}]).attachment is None
+    assert parse_params("session.detach", [{"id": "a", "attachment": 3}]).attachment == 3
 
 
 def test_attach_has_both_of_rows_and_cols_or_neither() -> None:

@@ -11,13 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ptyd.peers import peer_credentials, peer_uid
-from ptyd.shim.link import (
+from ptyd.datagrams import (
     MAX_DATAGRAM_BYTES,
     MAX_INPUT_BYTES,
     Kind,
-    Link,
-    LinkClosed,
     Verdict,
     pack_credit,
     pack_input,
@@ -28,6 +25,8 @@ from ptyd.shim.link import (
     unpack_json,
     unpack_taken,
 )
+from ptyd.peers import peer_credentials, peer_uid
+from ptyd.shim.link import Link, LinkClosed
 
 U32 = st.integers(0, 2**32 - 1)
 U64 = st.integers(0, 2**64 - 1)

@@ -11,8 +11,9 @@ from typing import Any, cast
 
 import pytest
 
+from ptyd.datagrams import Verdict
 from ptyd.ring import RingReader, RingWriter, ring_bytes
-from ptyd.shim.link import INPUT_QUEUE_BYTES, Verdict
+from ptyd.shim.link import INPUT_QUEUE_BYTES
 from ptyd.shim.terminal import PTY_BYTES, Terminal
 from tests.support.stream import expected
 from tests.support.waiting import wait_until
@@ -93,17 +94,17 @@ def test_one_who_writes_for_ever_does_not_keep_us(pty: Pty, monkeypatch: pytest.
 
 def test_a_limit_holds_to_the_byte_and_silences_the_terminal(pty: Pty) -> None:
     written = fill_up(pty)
-    pty.terminal.set_limit(1000, FAR)
+    pty.terminal.set_limit("reader", 1000, FAR)
     wait_until(lambda: pty.interest() & select.EPOLLIN)
     assert not pty.terminal.drain_up_to(PTY_BYTES), "the rest has to wait for the next credit"
     assert pty.reader.head == 1000
     pty.terminal.update_interest()
     assert not pty.interest()
-    pty.terminal.set_limit(1001, FAR)
+    pty.terminal.set_limit("reader", 1001, FAR)
     wait_until(lambda: pty.interest() & select.EPOLLIN)
     pty.terminal.drain()
     assert pty.reader.head == 1001
-    pty.terminal.lift_limit()
+    pty.terminal.lift_limits()
     assert not pty.terminal.is_limited
     assert pty.terminal.drain_up_to(PTY_BYTES)
     assert pty.reader.head == written
@@ -112,7 +113,7 @@ def test_a_limit_holds_to_the_byte_and_silences_the_terminal(pty: Pty) -> None:
 def test_a_limit_behind_what_was_read_waits(pty: Pty) -> None:
     os.write(pty.slave, b"x" * 100)
     pty.terminal.drain_up_to(100)
-    pty.terminal.set_limit(50, FAR)
+    pty.terminal.set_limit("reader", 50, FAR)
     os.write(pty.slave, b"y")
     assert not pty.terminal.drain()
     assert not pty.interest()
@@ -184,6 +185,6 @@ def test_after_a_hang_up_nothing_goes_in_or_out(pty: Pty) -> None:
     assert pty.terminal.drain_up_to(1000)
     assert pty.terminal.foreground_pgid() == 0
     pty.terminal.resize(1, 1)
-    pty.terminal.set_limit(5, FAR)
+    pty.terminal.set_limit("reader", 5, FAR)
     assert pty.reader.read(0, 100) == (0, b"last words")
     assert os.read(pty.slave, 10) == b""  # the program's end is hung up

@@ -100,6 +100,10 @@ class Rpc:
         data = self.socket.recv(256 * 1024)
         if not data:
             raise Disconnected
+        self.feed(data)
+
+    def feed(self, data: bytes) -> None:
+        """Take in what somebody else has received for us."""
         self._unpacker.feed(data)
         for message in self._unpacker:
             self._sort(message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable
 
 import trio
@@ -14,7 +15,7 @@ from ptyd.daemon.handlers.ending import Ending
 from ptyd.daemon.handlers.table import Table
 from ptyd.protocol import limits, messages
 
-FEATURES = ["pace", "events", "wait", "labels"]
+FEATURES = ["pace", "events", "wait", "labels", "shm"]
 
 
 class Service:
@@ -46,16 +47,14 @@ class Service:
         return {**limits.ADVERTISED, **own}
 
     def _stats(self, client: Client, msgid: int | None, request: messages.DaemonStats) -> object:
-        by_state: dict[str, int] = {}
-        for session in self._context.registry.sessions.values():
-            by_state[session.state.value] = by_state.get(session.state.value, 0) + 1
+        by_state = Counter(session.state for session in self._context.registry.sessions.values())
         return {
             "pid": os.getpid(),
             "version": __version__,
             "instance_id": self._context.identity.instance_id,
             "daemon_id": self._context.identity.daemon_id,
             "uptime_ms": round((trio.current_time() - self._context.identity.started_at) * 1000),
-            "sessions": by_state,
+            "sessions": {state.value: count for state, count in by_state.items()},
             "complete": self._context.registry.is_complete,
             "clients": len(self._clients),
             "attachments": sum(len(other.attachments) for other in self._clients),

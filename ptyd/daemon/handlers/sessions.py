@@ -9,10 +9,10 @@ from ptyd.daemon.handlers.context import Context
 from ptyd.daemon.handlers.table import Table
 from ptyd.daemon.row import pack_row, session_row
 from ptyd.daemon.session import Session
+from ptyd.datagrams import Body
 from ptyd.protocol import messages
-from ptyd.protocol.codec import Packed, join_pairs, pack_list, pack_pairs
+from ptyd.protocol.codec import Packed, open_list, open_map
 from ptyd.protocol.errors import Code, PtydError
-from ptyd.shim.link import Body
 
 LOOK_DEADLINE_S = 0.25  # a shim that cannot say in time what it runs counts as busy
 
@@ -35,7 +35,7 @@ class Sessions:
         return self._listing([pack_row(session) for session in chosen])
 
     async def _list_detailed(self, sessions: list[Session]) -> object:
-        rows: dict[str, Packed] = {}
+        rows: dict[str, bytes] = {}
 
         async def look(session: Session) -> None:
             rows[session.id] = pack_row(session, await self._look(session))
@@ -45,12 +45,12 @@ class Sessions:
                 nursery.start_soon(look, session)
         return self._listing([rows[session.id] for session in sessions])
 
-    def _listing(self, rows: list[Packed]) -> object:
+    def _listing(self, rows: list[bytes]) -> Packed:
         told = {
             "instance_id": self._context.identity.instance_id,
             "complete": self._context.registry.is_complete,
         }
-        return join_pairs(pack_pairs(told), pack_list("sessions", rows))
+        return Packed(open_map(told, more=1), open_list("sessions", len(rows)), *rows)
 
     async def _look(self, session: Session) -> Body:
         """Ask what a session runs; an empty answer when nobody can tell."""

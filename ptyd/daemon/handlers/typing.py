@@ -14,9 +14,9 @@ from ptyd.daemon.input import send_input, send_input_waiting
 from ptyd.daemon.lane import Lane
 from ptyd.daemon.session import Session
 from ptyd.daemon.sizing import fit, post_resize
+from ptyd.datagrams import Body
 from ptyd.protocol import messages
 from ptyd.protocol.errors import Code, PtydError
-from ptyd.shim.link import Body
 
 
 class Typing:

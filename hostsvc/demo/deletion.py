@@ -1,56 +1,22 @@
-"""`make run`: the host service, and the story that it is for.
-
-On a terminal: the service in the foreground on the user's own defaults. Without one: a story told line by
-line on real programs, in a private directory: a workspace, a polite session and a rude one, a deletion,
-SIGKILL of the service and of ptyd's daemon in the middle of it, a restart that finishes it, and the proof
-that nothing is left. Owns nothing but the story, and ends all that it started whatever happens.
-"""
+"""The first part: a deletion, both daemons killed in the middle of it, and the proof that nothing is left."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-from hostsvc.client import open_client
+from hostsvc.demo.stage import PYTHON, Stage, Untrue, ensure, is_running, say, until
 from hostsvc.store.database import FILE
 from ptyd import procs
 from ptyd.blocking import BlockingClient
 from ptyd.protocol.errors import PtydError
 
-T = TypeVar("T")
-
-PYTHON: Final = (sys.executable, "-P")
-DEADLINE_S: Final = 20.0
 POLITE: Final = ["sleep", "1000"]
 # Deaf to a hang-up and to TERM, and so are its children; one of them has a session of its own.
 RUDE: Final = ["sh", "-c", "trap '' HUP TERM; setsid sleep 1000 & sleep 1000 & echo up; wait"]
-
-
-class Untrue(Exception):
-    """Something that the story tells was not seen."""
-
-
-def main() -> int:
-    if sys.stdin.isatty() and sys.stdout.isatty():
-        os.execv(sys.executable, [*PYTHON, "-m", "hostsvc", "serve"])
-    for signum in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, lambda number, _: sys.exit(128 + number))
-    stage = Stage()
-    try:
-        tell(stage)
-    finally:
-        stage.clear()
-    say(f"{stage.path} is removed, and all that was started has ended")
-    return 0
 
 
 def tell(stage: Stage) -> None:
@@ -144,87 +110,6 @@ def prove(stage: Stage, crowd: dict[int, int]) -> None:
     say(f"its folder waits in the trash: {kept}")
 
 
-class Stage:
-    """A private directory, and everything that runs in it: all of it descends from this process."""
-
-    def __init__(self) -> None:
-        procs.become_subreaper()
-        self.path = Path(tempfile.mkdtemp(prefix="hostsvc-demo-"))
-        mine = {key: value for key, value in os.environ.items() if not key.startswith(("PTYD_", "HOSTSVC_"))}
-        self.env = {
-            **mine,
-            "PTYD_RUNTIME_DIR": str(self.path / "run"),
-            "PTYD_ALLOW_NESTED": "1",  # with the story it is meant to die
-            "HOSTSVC_STATE_DIR": str(self.path / "state"),
-            "HOSTSVC_BASE_DIR": str(self.path / "work"),
-            "XDG_CONFIG_HOME": str(self.path),
-        }
-
-    def serve(self) -> subprocess.Popen[bytes]:
-        """Start the service and wait until it serves."""
-        command = [*PYTHON, "-m", "hostsvc", "serve", "--quiet"]
-        service = subprocess.Popen(command, env=self.env, stdin=subprocess.DEVNULL)
-
-        def serves() -> bool:
-            ensure(service.poll() is None, f"hostsvc runs; it ended with {service.returncode}")
-            try:
-                with self.client() as client:
-                    return bool(client.call("health")["ptyd"]["reachable"])
-            except PtydError:
-                return False
-
-        until(serves, "hostsvc serves")
-        with self.client() as client:
-            ptyd = client.call("health")["ptyd"]["pid"]
-        say(f"hostsvc {service.pid} serves {self.path}; ptyd's daemon is {ptyd}")
-        return service
-
-    def client(self) -> BlockingClient:
-        return open_client(self.env["PTYD_RUNTIME_DIR"])
-
-    def ptyd(self) -> BlockingClient:
-        return BlockingClient.connect(self.env["PTYD_RUNTIME_DIR"], start=False)
-
-    def processes(self, session: str) -> dict[int, int]:
-        """Return every process below a session's shim, with its start time."""
-        with self.ptyd() as ptyd:
-            shim = ptyd.call("session.get", {"id": session})["shim_pid"]
-        found = (procs.read_stat(pid) for pid in procs.Tree(shim).walk())
-        return {stat.pid: stat.start_ticks for stat in found if stat is not None}
-
-    def clear(self) -> None:
-        """End every descendant of ours, and remove the directory.
-
-        Raises:
-            Untrue: one is left.
-        """
-        for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-            signal.signal(signum, signal.SIG_IGN)
-        until(lambda: not end_descendants(), "nothing that was started is left")
-        shutil.rmtree(self.path)
-
-
-def end_descendants() -> int:
-    """SIGKILL everything below this process, and bury what is dead; return how many there were."""
-    tree = procs.Tree(os.getpid())
-    found = list(tree.walk())
-    for pid in found:
-        try:
-            pidfd = os.pidfd_open(pid)
-        except ProcessLookupError:
-            continue
-        stat = procs.read_stat(pid)
-        if stat is not None and tree.holds(stat):  # it is still the one that the walk has found
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        os.close(pidfd)
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:
-        pass
-    return len(found)
-
-
 def journal(stage: Stage) -> list[dict[str, Any]]:
     with stage.client() as client:
         sagas = client.call("saga.list")["sagas"]
@@ -245,33 +130,3 @@ def second_startup(client: BlockingClient) -> dict[str, Any]:
 def names(crowd: dict[int, int]) -> str:
     stats = (procs.read_stat(pid) for pid in crowd)
     return ", ".join(f"{stat.command} {stat.pid}" for stat in stats if stat is not None)
-
-
-def is_running(pid: int) -> bool:
-    stat = procs.read_stat(pid)
-    return stat is not None and stat.state not in "ZX"
-
-
-def until(look: Callable[[], T], what: str) -> T:
-    """Look until something is there; the story must not wait for ever."""
-    give_up_at = time.monotonic() + DEADLINE_S
-    while not (seen := look()):
-        ensure(time.monotonic() < give_up_at, what)
-        time.sleep(0.02)
-    return seen
-
-
-def ensure(seen: bool, what: str) -> None:
-    if not seen:
-        raise Untrue(what)
-
-
-def say(text: str) -> None:
-    print(f"==> {text}", flush=True)
-
-
-if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except Untrue as untrue:
-        sys.exit(f"this should have been so, and was not seen: {untrue}")

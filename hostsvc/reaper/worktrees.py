@@ -1,0 +1,140 @@
+"""Kind: orphan worktrees. A linked git worktree of ours that belongs to no workspace any more.
+
+To the trash it goes only clean, pushed, old enough and with nobody inside, exactly this one taken out of its
+repository; a broken one only after long, to a place where a person looks at it. What is at risk is left as it
+is, to the byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import structlog
+import trio
+
+from hostsvc.clock import NowMs
+from hostsvc.git.command import Git, GitUnknown
+from hostsvc.git.places import LinkBroken, find_place
+from hostsvc.git.risk import check_risk
+from hostsvc.index import Index
+from hostsvc.model import ABSENT, Action, Candidate, Decision, Fact, Known, Observation, Unknown
+from hostsvc.owned import PathRole
+from hostsvc.reaper.base import Base, Found
+from hostsvc.reaper.discard import check_again, discard, look_again
+from hostsvc.reaper.kinds import Findings, Look, Skipped, subject_key
+from hostsvc.store import ownership, passes
+from hostsvc.sweep import Ages, decide_worktree, keep_worktree
+from hostsvc.trashcan import TrashCan
+from ptyd.protocol.eventlog import EventLog
+
+log = structlog.get_logger()
+
+AT_ONCE: Final = 2
+"""Calls of git, which nobody waits for: starting a program holds up the service for a ms. With four at a time
+and 100 worktrees `session.list` took 9 ms longer, with two 4 ms (2026-11-21, two cores)."""
+QUARANTINED_MS: Final = 100 * 365 * 86_400_000
+"""What nobody can look into is purged by a person, never by its age."""
+
+
+class Worktrees:
+    """Finds and trashes them."""
+
+    name = "worktrees"
+
+    def __init__(
+        self, index: Index, base: Base, can: TrashCan, git: Git, events: EventLog, now_ms: NowMs, ages: Ages
+    ) -> None:
+        self._index = index
+        self._base = base
+        self._can = can
+        self._git = git
+        self._events = events
+        self._now_ms = now_ms
+        self._ages = ages
+        self._found: Mapping[str, Found] = {}
+        self._broken: list[str] = []
+
+    async def find(self, look: Look) -> Findings:
+        findings = Findings(kind=self.name)
+        everything = await self._base.look(look)
+        seen = await self._index.read(passes.observations, self.name)
+        findings.inventory = sum(_is_folder_of_ours(one) for one in everything.values())
+        self._found = {name: one for name, one in everything.items() if one.is_for_git}
+        self._broken = []
+        decisions: dict[str, Decision] = {}
+
+        async def decide(one: Found) -> None:
+            decisions[one.entry.name] = await self._decide(one, seen, look.at_ms)
+
+        async with trio.open_nursery() as nursery:
+            for one in self._found.values():
+                nursery.start_soon(decide, one)
+        for name, one in self._found.items():
+            findings.take(name, one.generation, decisions[name])
+        return findings
+
+    async def _decide(self, found: Found, seen: Mapping[str, Observation], now_ms: int) -> Decision:
+        """Decide on what was seen already; only what that does not keep is worth a look by git."""
+        claim = attrs.evolve(found.claim, seen=seen.get(subject_key(found.entry.name, found.generation)))
+        if keep := keep_worktree(claim, found.form, now_ms=now_ms, ages=self._ages):
+            return keep
+        broken_since_ms = await self._look_at_link(found, now_ms)
+        return decide_worktree(
+            claim,
+            found.form,
+            broken_since_ms=broken_since_ms,
+            at_risk=await self._look_for_risk(found) if broken_since_ms is ABSENT else ABSENT,
+            now_ms=now_ms,
+            ages=self._ages,
+        )
+
+    async def _look_at_link(self, found: Found, now_ms: int) -> Fact[int]:
+        """Tell since when it is known that the link leads nowhere; Absent when it is sound."""
+        try:
+            await trio.to_thread.run_sync(find_place, Path(found.entry.path))
+        except LinkBroken:
+            subject = _broken_subject(found)
+            since = (await self._index.read(ownership.broken_since, [subject])).get(subject)
+            if since is None:
+                self._broken.append(found.entry.name)
+            return Known(now_ms if since is None else since)
+        except GitUnknown as error:
+            return Unknown(str(error))
+        return ABSENT
+
+    async def _look_for_risk(self, found: Found) -> Fact[Sequence[str]]:
+        risk = await check_risk(self._git, Path(found.entry.path))
+        words = list(dict.fromkeys(reason.code for reason in risk.reasons))
+        if "unknown" in words:
+            return Unknown("what would be lost cannot be told")
+        return Known(words) if words else ABSENT
+
+    async def act(self, candidate: Candidate, look: Look) -> Mapping[str, object]:
+        found = await look_again(self._base, candidate)
+        seen = await self._index.read(passes.observations, self.name)
+        check_again(candidate, await self._decide(found, seen, self._now_ms()))
+        if await self._base.look_at(candidate.subject) != found:  # git took its time
+            raise Skipped("it has changed while it was looked into")
+        keep_ms = QUARANTINED_MS if candidate.action is Action.QUARANTINE else None
+        return await discard(self._index, self._can, found, candidate, self._now_ms(), keep_ms)
+
+    async def tell(self, findings: Findings, outcomes: Sequence[Mapping[str, Any]]) -> None:
+        """Report what was found broken, once for each folder; the grace counts from there."""
+        for name in self._broken:
+            found = self._found[name]
+            path = found.entry.path
+            await self._index.write(ownership.report_broken, _broken_subject(found), path, self._now_ms())
+            log.warning("a worktree's link is broken", path=path)
+            self._events.emit("worktree.broken", name, path=path)
+
+
+def _is_folder_of_ours(found: Found) -> bool:
+    made = found.claim.made
+    return isinstance(made, Known) and made.value.role is PathRole.FOLDER
+
+
+def _broken_subject(found: Found) -> str:
+    return f"{found.entry.path}#{found.entry.identity.inode}"

@@ -1,0 +1,294 @@
+"""What each workspace's worktree is at, followed as it changes, for `workspace ls`.
+
+Owns the one watcher of all worktrees and what it has seen. A convenience and no more: it only looks, nothing
+is decided on it, and it makes nothing. What cannot be followed is tried again ever more slowly, reported
+once, and says so wherever it is shown; a folder that is gone is not looked for, and a workspace that is
+destroyed is forgotten.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import structlog
+import trio
+
+from hostsvc.clock import NowMs
+from hostsvc.git.command import Git, GitUnknown
+from hostsvc.git.places import find_place
+from hostsvc.git.state import GitState, read_state
+from hostsvc.index import Index
+from hostsvc.model import Key, Workspace
+from hostsvc.retries import Retries
+from hostsvc.states import WorkspaceState
+from hostsvc.store import workspaces
+from ptyd.protocol.errors import PtydError
+from ptyd.protocol.eventlog import EventLog
+
+log = structlog.get_logger()
+
+AGAIN_S: Final = 3600.0
+"""Until everything is looked at again, whatever the watcher has missed."""
+PAUSE_S: Final = 1.0
+"""Between two looks at which worktrees there are."""
+STEP_MS: Final = 200
+DEBOUNCE_MS: Final = 1000
+TURN_MS: Final = 500
+"""After this the watcher is known to be ready, with or without a change."""
+LOOK_S: Final = 10.0
+"""For one look of git's: whoever lists workspaces does not wait for it, but others' looks do."""
+
+Targets = Mapping[Key, Path]
+"""Worktrees to follow, by their workspace's id and generation."""
+
+
+@attrs.frozen(kw_only=True)
+class Seen:
+    """What is known of one worktree. `unknown`: why it is not known better."""
+
+    state: GitState | None = None
+    as_of_ms: int | None = None
+    unknown: str | None = None
+
+    @property
+    def view(self) -> dict[str, Any]:
+        shown = attrs.asdict(self.state) if self.state else {"branch": None, "head": None, "changed": None}
+        return {**shown, "as_of_ms": self.as_of_ms, "unknown": self.unknown}
+
+
+class Watching:
+    """Follows them. Run `run` in a nursery."""
+
+    def __init__(self, index: Index, git: Git, events: EventLog, now_ms: NowMs) -> None:
+        self._index = index
+        self._git = git
+        self._events = events
+        self._now_ms = now_ms
+        self._news = trio.Event()
+        self._seen: dict[Key, Seen] = {}
+        self._retries: dict[Key, Retries] = {}
+        self._watch_retries = Retries()
+        self._pausing: set[Key] = set()
+        self._changed: set[Key] = set()
+        self._heard = trio.Event()
+
+    def view(self, workspace: Workspace) -> dict[str, Any] | None:
+        """Return what is known of a workspace's worktree; None when it has none, or is not in use."""
+        seen = self._seen.get(_key(workspace))
+        return None if seen is None or workspace.state is not WorkspaceState.ACTIVE else seen.view
+
+    async def run(self) -> None:
+        """Follow whatever worktrees there are, for ever."""
+        self._events.listen(self._wake)
+        try:
+            targets: Targets = {}
+            while True:
+                self._news = trio.Event()
+                targets = await self._find() or targets
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._follow, targets)
+                    await self._until_others(targets)
+                    nursery.cancel_scope.cancel()
+        finally:
+            self._events.unlisten(self._wake)
+
+    def _wake(self) -> None:
+        self._news.set()
+
+    async def _until_others(self, targets: Targets) -> None:
+        """Wait until there are other worktrees than these, or it is time to look at all of them again."""
+        with trio.move_on_after(AGAIN_S):
+            while True:
+                await self._news.wait()
+                await trio.sleep(PAUSE_S)
+                self._news = trio.Event()
+                found = await self._find()
+                if found is not None and found != targets:
+                    return
+
+    # -- which -------------------------------------------------------------------------------------
+
+    async def _find(self) -> Targets | None:
+        """Return the worktrees of workspaces that are in use; None when the index cannot tell."""
+        try:
+            found = await self._index.read(workspaces.find_all)
+        except PtydError as error:
+            log.warning("which worktrees there are is not known", error=str(error))
+            return None
+        active = [one for one in found if one.state is WorkspaceState.ACTIVE]
+        for key in self._seen.keys() - set(map(_key, active)):
+            del self._seen[key]
+            self._retries.pop(key, None)
+        places = await trio.to_thread.run_sync(
+            lambda: [(one, _gone(one), _is_worktree(one)) for one in active]
+        )
+        targets = {}
+        for one, trouble, is_worktree in places:
+            key = _key(one)
+            if trouble is not None and (key in self._seen or one.common_dir is not None):
+                self._lose(key, trouble)
+            elif trouble is None and is_worktree:
+                targets[key] = Path(one.path)
+            else:
+                self._seen.pop(key, None)  # a plain folder
+        return targets
+
+    def _lose(self, key: Key, why: str) -> None:
+        """Its folder is gone: shown, and told once; nobody looks for it before there is other news."""
+        before = self._seen.get(key, Seen())
+        if before.unknown != why:
+            self._report(key, why)
+        self._seen[key] = attrs.evolve(before, unknown=why)
+
+    def _report(self, key: Key, why: str) -> None:
+        log.error("what a workspace's worktree is at is not followed", workspace=key[0], reason=why)
+        self._events.emit("workspace.unfollowed", key[0], generation=key[1], reason=why)
+
+    # -- following ---------------------------------------------------------------------------------
+
+    async def _follow(self, targets: Targets) -> None:
+        """Look at each worktree, and again whenever something of it has changed."""
+        if not targets:
+            return
+        self._changed = set(targets)
+        self._pausing.clear()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch, targets)
+            while True:
+                self._heard = trio.Event()
+                due, self._changed = self._changed - self._pausing, set()
+                async with trio.open_nursery() as looks:
+                    for key in sorted(due):
+                        looks.start_soon(self._look, nursery, key, targets[key])
+                await self._heard.wait()
+
+    async def _look(self, nursery: trio.Nursery, key: Key, folder: Path) -> None:
+        retries = self._retries.get(key, Retries())
+        try:
+            state = await read_state(self._git, folder)
+        except GitUnknown as error:
+            why = str(error)
+        else:
+            self._retries[key] = retries.succeeded()
+            self._seen[key] = Seen(state=state, as_of_ms=self._now_ms())
+            return
+        self._retries[key], pause_s, is_news = retries.failed()
+        self._seen[key] = attrs.evolve(self._seen.get(key, Seen()), unknown=why)
+        if is_news:
+            self._report(key, why)
+        self._wake()  # its folder may be gone
+        self._pausing.add(key)
+        nursery.start_soon(self._look_later, key, pause_s)
+
+    async def _look_later(self, key: Key, pause_s: float) -> None:
+        await trio.sleep(pause_s)
+        self._pausing.discard(key)
+        self._hear({key})
+
+    def _hear(self, keys: set[Key]) -> None:
+        self._changed |= keys
+        self._heard.set()
+
+    # -- the watcher -------------------------------------------------------------------------------
+
+    async def _watch(self, targets: Targets) -> None:
+        """Hear of changes, and try again when the watcher fails: meanwhile all are looked at now and then."""
+        while True:
+            why = await self._run_watcher(targets)
+            self._watch_retries, pause_s, is_news = self._watch_retries.failed()
+            if is_news:
+                log.error("worktrees are not followed, only looked at now and then", error=why)
+            await trio.sleep(pause_s)
+            self._hear(set(targets))
+
+    async def _run_watcher(self, targets: Targets) -> str:
+        """Watch for as long as that works; return why it does not."""
+        stop = threading.Event()
+        why = "the watcher has ended"
+
+        async def stop_with_us() -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                stop.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stop_with_us)
+            limiter = trio.CapacityLimiter(1)  # a thread of its own, for as long as it watches
+            try:
+                await trio.to_thread.run_sync(self._watch_in_thread, targets, stop, limiter=limiter)
+            except (OSError, RuntimeError) as error:  # of watches there are so many in all, for one
+                why = str(error)
+            nursery.cancel_scope.cancel()
+        return why
+
+    def _watch_in_thread(self, targets: Targets, stop: threading.Event) -> None:
+        """Wait for changes. Even to begin to takes long in a large worktree: so not in trio's own thread."""
+        from watchfiles import watch  # only where there is a worktree: it costs memory
+
+        owners = _owners(targets)
+        unheard = set(targets)  # what changed before the watcher was ready, nobody heard
+        for changes in watch(
+            *owners,
+            watch_filter=None,
+            debounce=DEBOUNCE_MS,
+            step=STEP_MS,
+            rust_timeout=TURN_MS,
+            yield_on_timeout=True,
+            stop_event=stop,
+            raise_interrupt=False,
+            ignore_permission_denied=True,
+        ):
+            paths = {path for _, path in changes}
+            keys = {key for place, key in owners.items() if any(_is_below(path, place) for path in paths)}
+            if keys or unheard:
+                trio.from_thread.run_sync(self._watcher_heard, keys | unheard, not paths.isdisjoint(owners))
+                unheard = set()
+
+    def _watcher_heard(self, keys: set[Key], is_place_changed: bool) -> None:
+        self._watch_retries = self._watch_retries.succeeded()
+        self._hear(keys)
+        if is_place_changed:  # one of the folders itself: it may be gone, or another may be in its place
+            self._wake()
+
+
+def _key(workspace: Workspace) -> Key:
+    return workspace.id, workspace.generation
+
+
+def _owners(targets: Targets) -> dict[str, Key]:
+    """Return what has to be watched: each worktree, and where git keeps what it is at."""
+    owners = {}
+    for key, folder in targets.items():
+        owners[str(folder)] = key
+        try:
+            place = find_place(folder)
+        except GitUnknown:
+            continue  # it is told when it is looked at
+        if place.is_linked:
+            owners[str(place.git_dir)] = key
+    return {path: key for path, key in owners.items() if os.path.isdir(path)}
+
+
+def _is_below(path: str, place: str) -> bool:
+    return path == place or path.startswith(place + os.sep)
+
+
+def _is_worktree(workspace: Workspace) -> bool:
+    return os.path.lexists(os.path.join(workspace.path, ".git"))
+
+
+def _gone(workspace: Workspace) -> str | None:
+    """Return why a workspace's folder is not the one that it was made with."""
+    try:
+        found = os.lstat(workspace.path)
+    except OSError as error:
+        return f"its folder cannot be seen: {error.strerror}"
+    if (found.st_dev, found.st_ino) != (workspace.device, workspace.inode):
+        return "another folder is in its place"
+    return None
