@@ -17,9 +17,11 @@ from hostsvc.reaper.kinds import Findings, Look, Skipped, subject_key
 from hostsvc.run import Run
 from hostsvc.runs.lifecycle import Runs
 from hostsvc.runs.policy import Resource, RunLimits, decide_resource, decide_run
+from hostsvc.states import RunState
 from hostsvc.store import passes, runs
 
 RUN: Final = "run/"
+_NOT_OVER: Final = "a session of it is not over, by its row"
 
 
 @attrs.frozen(kw_only=True)
@@ -52,8 +54,11 @@ class LabelledRuns:
             findings.take(one.subject, one.generation, self._decide(one, seen))
         if not errors:  # a run of which not everything could be seen may have something
             used = {one.run for one in resources}
+            unsettled = await self._index.read(runs.count_sessions)  # of another ptyd, or just being settled
             for id_ in sorted(set(seen.runs) - used):
-                findings.take(RUN + id_, 0, self._decide_run(seen.runs[id_], seen))
+                waits = id_ in unsettled
+                decision = Keep(_NOT_OVER) if waits else self._decide_run(seen.runs[id_], seen)
+                findings.take(RUN + id_, 0, decision)
         return findings
 
     async def _look(self, ids: set[str], look: Look) -> _Seen:
@@ -105,7 +110,10 @@ class LabelledRuns:
         act = _still(self._decide_run(seen.runs[id_], seen), None)
         if act.basis is Basis.ABSENCE:
             await self._runs.give_up(seen.runs[id_], act.reason)
-        return {"state": (await self._runs.settle(id_)).state.value}
+        after = await self._runs.settle(id_)
+        if after.state is not RunState.ENDED:
+            raise Skipped(_NOT_OVER)
+        return {"state": after.state.value}
 
 
 def _still(decision: Decision, basis: Basis | None) -> Act:

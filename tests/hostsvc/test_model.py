@@ -487,8 +487,9 @@ class Machine(RuleBasedStateMachine):
             self.world.now_ms += HOUR_MS
             last = self.reap()
             assert last is not None
-            acts = [act for act in last["acts"] if act["kind"] != "trash"]
-            assert acts == [], "a further pass acts on nothing"
+            # That a run has nothing any more is seen twice before its row is closed: one pass later.
+            acts = [act for act in last["acts"] if act["kind"] != "trash" and "run/" not in act["subject"]]
+            assert acts == [], f"a further pass acts on nothing, not {acts}"
             self.what_is_over_is_dead()
             self.rows_only_go_forward()
             self.nothing_unwanted_lives()

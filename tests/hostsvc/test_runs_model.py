@@ -115,6 +115,13 @@ class RunsMachine(Machine):
     def its_holder_is_gone(self, run: str) -> None:
         self.living.discard(self.holders.get(run, 0))
 
+    @rule(run=open_runs, ms=st.sampled_from([30_000, test_model.FLOOR_MS + 1, HOUR_MS]))
+    def is_looked_at_twice(self, run: str, ms: int) -> None:
+        self.its_holder_is_gone(run)
+        self.reap()
+        self.world.now_ms += ms
+        self.reap()
+
     @rule()
     def reboots(self) -> None:
         self.living.clear()
