@@ -81,12 +81,10 @@ class Workspaces:
         if found is not None and found.deleted_at_ms is None and generation in (None, found.generation):
             return found
         stone = await self._index.read(workspaces.find_tombstone, "workspace", ref)
-        if found is not None or (stone is not None and stone["is_confirmed"]):
-            at = generation or (
-                found.generation if found is not None else stone["generation"] if stone else 1
-            )
-            raise PtydError(Code.DESTROYED, f"workspace {ref} was destroyed (generation {at})", generation=at)
-        raise PtydError(Code.NOT_FOUND, f"no workspace {ref[:64]}; see: hostsvc workspace ls")
+        if found is None and not (stone and stone["is_confirmed"]):
+            raise PtydError(Code.NOT_FOUND, f"no workspace {ref[:64]}; see: hostsvc workspace ls")
+        at = generation or (found.generation if found else stone["generation"] if stone else 1)
+        raise PtydError(Code.DESTROYED, f"workspace {ref} was destroyed (generation {at})", generation=at)
 
     # -- making ------------------------------------------------------------------------------------
 

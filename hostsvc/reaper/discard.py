@@ -11,12 +11,13 @@ from typing import Final
 import trio
 
 from hostsvc.index import Index
+from hostsvc.manifest import WORKTREE
 from hostsvc.model import Act, Candidate, Decision, Known
 from hostsvc.reaper.base import Base, Found
 from hostsvc.reaper.kinds import Skipped
 from hostsvc.store import audit, trash
 from hostsvc.store.trash import Entry
-from hostsvc.trashcan import ADMIN, WORKTREE, TrashCan
+from hostsvc.trashcan import ADMIN, TrashCan
 from hostsvc.tree import PathRefused
 from ptyd.protocol.errors import Code, PtydError
 
