@@ -390,6 +390,20 @@ def test_A4_a_folder_that_cannot_be_moved(served: HostService) -> None:
     assert triple(host, "a4") == []
 
 
+def test_B21_a_credential_that_is_another_file_by_now(served: HostService) -> None:
+    host = served
+    credential = Path(workspace(host, id="b21", credential=SECRET)["path"] + ".cred.sh")
+    credential.rename(credential.with_name("b21-ours"))
+    credential.write_text("of somebody else")
+    answer = host.call("workspace.delete", id="b21")
+    assert answer["state"] == "deleting"
+    assert "not the file that it was" in answer["warnings"][0]
+    assert credential.read_text() == "of somebody else"
+    credential.with_name("b21-ours").rename(credential)
+    assert host.call("saga.resume", id=answer["saga"])["state"] == "done"
+    assert triple(host, "b21") == []
+
+
 def test_the_plan_shows_the_triple(served: HostService, repository: Repository) -> None:
     host = served
     folder = worktree(host, repository, "planned", credential=SECRET)
