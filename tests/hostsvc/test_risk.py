@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -197,6 +198,17 @@ async def test_B17_a_missing_link_is_not_the_outer_repositorys(repository: Repos
     inner = repository.worktree(repository.main / "inner", "inner")
     (inner / ".git").unlink()
     assert codes(await check(inner, repository)) == {"unknown"}
+
+
+async def test_B17_a_repository_that_says_its_files_are_elsewhere(
+    repository: Repository, tmp_path: Path
+) -> None:
+    """Everything is clean there; here it is not."""
+    shutil.copytree(repository.main, tmp_path / "clean", symlinks=True)
+    git(repository.main, "config", "core.worktree", str(tmp_path / "clean"))
+    (repository.main / "precious").write_text("x")
+    risk = await check_risk(Git(), repository.main)
+    assert codes(risk) == {"unknown"}
 
 
 async def test_B18_a_broken_link_is_unknown(repository: Repository, worktree: Path) -> None:
