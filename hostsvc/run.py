@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Final
+
 import attrs
 
 from hostsvc.states import RunState
@@ -23,3 +25,19 @@ class Run:
     """When somebody asked for its end. One that was only given up, as its holder is gone, has none."""
     ended_at_ms: int | None = None
     last_error: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Membership:
+    """What a workspace has to do with a run; see `hostsvc.model.Workspace`."""
+
+    run: str | None = None
+    is_ephemeral: bool = False
+    is_expendable: bool = False
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        return attrs.asdict(self)
+
+
+OF_NO_RUN: Final = Membership()

@@ -23,6 +23,7 @@ from hostsvc.git.command import Git
 from hostsvc.index import Index
 from hostsvc.model import Workspace
 from hostsvc.provision import Provision, check_adoptable
+from hostsvc.run import OF_NO_RUN, Membership
 from hostsvc.states import WorkspaceState
 from hostsvc.store import trash, workspaces
 from hostsvc.trashcan import TrashCan
@@ -103,9 +104,7 @@ class Workspaces:
         labels: Mapping[str, str],
         teardown: Sequence[str] | None,
         is_protected: bool,
-        run: str | None = None,
-        is_ephemeral: bool = False,
-        is_expendable: bool = False,
+        membership: Membership = OF_NO_RUN,
         repository: str | None = None,
         branch: str | None = None,
         start: str | None = None,
@@ -119,8 +118,7 @@ class Workspaces:
             credential: What its helper script has in it; never told again.
 
         Raises:
-            PtydError: path_refused; exists; name_taken; destroyed; invalid_params; not_found or being_deleted
-                of the run.
+            PtydError: path_refused; exists; name_taken; destroyed; invalid_params; the run's refusal.
 
         Cancellation: takes back what was made.
         """
@@ -149,9 +147,7 @@ class Workspaces:
                 labels=labels,
                 teardown=teardown,
                 is_protected=is_protected,
-                run=run,
-                is_ephemeral=is_ephemeral,
-                is_expendable=is_expendable,
+                **membership.columns,
                 plan=plan,
                 made=made,
             )

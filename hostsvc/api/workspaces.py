@@ -10,6 +10,7 @@ from hostsvc import views
 from hostsvc.api.handlers import Answer, Handlers
 from hostsvc.messages import workspaces as asked
 from hostsvc.model import Workspace
+from hostsvc.run import Membership
 from hostsvc.service import Service
 from hostsvc.states import SagaState, WorkspaceState
 from hostsvc.store import sagas, sessions, workspaces
@@ -42,9 +43,9 @@ class Workspaces:
             labels=request.labels,
             teardown=request.teardown,
             is_protected=request.is_protected,
-            run=request.run,
-            is_ephemeral=request.is_ephemeral,
-            is_expendable=request.is_expendable,
+            membership=Membership(
+                run=request.run, is_ephemeral=request.is_ephemeral, is_expendable=request.is_expendable
+            ),
             repository=request.repository,
             branch=request.branch,
             start=request.start,

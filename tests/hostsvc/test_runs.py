@@ -242,6 +242,23 @@ def test_D5_a_spawn_that_meets_the_end_is_ended(deceived: Deceived) -> None:
     assert state(host, "a") == "ended"
 
 
+def test_D5_what_waits_to_be_started_again_is_not(served: HostService) -> None:
+    host = served
+    host.call("run.start", id="again")
+    lasting = session(host, "w", run="again", restart="always")
+    brief = session(host, "w", ["false"], run="again", restart="always")
+    wait_until(lambda: row_of_all(host, brief["id"], "exited"), what="it has ended by itself")
+    host.call("run.end", id="again")
+    wait_until(lambda: peek(host, "SELECT * FROM launches") == [], what="nobody starts them again")
+    assert peek(host, "SELECT id FROM sessions WHERE run = 'again' AND ended_at_ms IS NULL") == []
+    assert not is_alive(lasting)
+    wait_until(lambda: reap(host, **RUNS) and state(host, "again") == "ended")
+
+
+def row_of_all(host: HostService, id_: str, status: str) -> list[dict[str, Any]]:
+    return peek(host, "SELECT id FROM sessions WHERE id = ? AND status = ?", id_, status)
+
+
 # -- the sweep -------------------------------------------------------------------------------------
 
 
