@@ -35,12 +35,9 @@ class DeletionDisk:
 
     async def risk(self, workspace: Workspace) -> Risk:
         """Find out what would be lost with its folder; with a plain one nothing, the trash keeps it."""
-        folder = Path(workspace.path)
-        if workspace.common_dir is None and not os.path.lexists(folder / ".git"):
+        if not await trio.to_thread.run_sync(_has_repository, workspace):
             return Risk()
-        if not os.path.lexists(folder):
-            return Risk()
-        return await check_risk(self._git, folder)
+        return await check_risk(self._git, Path(workspace.path))
 
     async def unlink_credential(self, workspace: Workspace) -> bool:
         """Remove its credential for good.
@@ -93,3 +90,20 @@ class DeletionDisk:
             workspace_id=workspace.id,
             generation=workspace.generation,
         )
+
+
+def _has_repository(workspace: Workspace) -> bool:
+    """Tell whether it is a worktree, or was made as one, or has a repository of its own; if in doubt, yes."""
+    try:
+        os.lstat(workspace.path)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    try:
+        os.lstat(f"{workspace.path}/.git")
+    except FileNotFoundError:
+        return workspace.common_dir is not None
+    except OSError:
+        pass
+    return True

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -254,6 +254,20 @@ class Provision:
             entry = await self._index.read(trash.find, one)
             if entry is not None and entry["purged_at_ms"] is None:
                 await self._can.put_again(entry)
+
+
+def check_adoptable(path: str, base: Path, forbidden: Sequence[Path]) -> None:
+    """Refuse what is no plain folder of somebody's: the host service's own, or in the trash.
+
+    Raises:
+        PathRefused: says which.
+    """
+    tree.identify(path)
+    for own in forbidden:
+        if own.is_relative_to(path) or (own != base and Path(path).is_relative_to(own)):
+            raise PathRefused(f"{path} is or holds {own}, which is the host service's own")
+    if Path(path).is_relative_to(base / tree.TRASH):
+        raise PathRefused(f"{path} is in the trash")
 
 
 def _wrong(field: str, text: str) -> PtydError:

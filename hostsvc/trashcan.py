@@ -235,7 +235,7 @@ class TrashCan:
     async def _tidy(self, entry: Entry) -> None:
         """Drop what was only kept for the way back."""
         taken = taken_of(entry["manifest"])
-        if taken is not None and os.path.isdir(taken.common_dir):
+        if taken is not None and await trio.to_thread.run_sync(os.path.isdir, taken.common_dir):
             try:
                 await let_go(self._git, taken.common_dir, entry["id"])
             except GitUnknown as error:

@@ -22,7 +22,7 @@ from hostsvc.deletion_disk import DeletionDisk
 from hostsvc.git.command import Git
 from hostsvc.index import Index
 from hostsvc.model import Workspace
-from hostsvc.provision import Provision
+from hostsvc.provision import Provision, check_adoptable
 from hostsvc.states import WorkspaceState
 from hostsvc.store import trash, workspaces
 from hostsvc.trashcan import TrashCan
@@ -59,13 +59,18 @@ class Workspaces:
         self.disk = DeletionDisk(index, git, self._base_fd, self.can, self.provision)
         self._events = events
         self._now_ms = now_ms
-        self._under_way: set[str] = set()
+        self._under_way: dict[str, trio.Event] = {}
 
     def close(self) -> None:
         os.close(self._base_fd)
 
     def is_being_made(self, workspace: Workspace) -> bool:
         return workspace.id in self._under_way
+
+    async def until_made(self, workspace: Workspace) -> None:
+        """Wait until nobody is making, settling or restoring it; it may be there then, or not."""
+        while (over := self._under_way.get(workspace.id)) is not None:
+            await over.wait()
 
     # -- finding -----------------------------------------------------------------------------------
 
@@ -151,11 +156,14 @@ class Workspaces:
 
     @contextlib.contextmanager
     def _making(self, id_: str) -> Iterator[None]:
-        self._under_way.add(id_)
+        if id_ in self._under_way:
+            raise PtydError(Code.EXISTS, f"workspace {id_} is just being made", workspace=id_)
+        over = self._under_way[id_] = trio.Event()
         try:
             yield
         finally:
-            self._under_way.discard(id_)
+            del self._under_way[id_]
+            over.set()
 
     def _check_path(self, path: str | None, folder: str) -> str:
         """Return where its folder is, or is to be.
@@ -167,20 +175,10 @@ class Workspaces:
             if path is None:
                 tree.check_folder_name(folder)
                 return str(self._base / folder)
-            self._check_adoptable(path)
+            check_adoptable(path, self._base, self._forbidden)
         except PathRefused as error:
             raise PtydError(Code.PATH_REFUSED, str(error)) from error
         return path
-
-    def _check_adoptable(self, path: str) -> None:
-        tree.identify(path)
-        for forbidden in self._forbidden:
-            if forbidden.is_relative_to(path) or (
-                forbidden != self._base and Path(path).is_relative_to(forbidden)
-            ):
-                raise PathRefused(f"{path} is or holds {forbidden}, which is the host service's own")
-        if Path(path).is_relative_to(self._base / tree.TRASH):
-            raise PathRefused(f"{path} is in the trash")
 
     async def _insert(self, **fields: Any) -> Workspace:
         try:

@@ -85,7 +85,8 @@ class Workspaces:
         if request.generation not in (None, workspace.generation):
             self._refuse_generation(request, workspace)
         if self._service.places.is_being_made(workspace):
-            raise PtydError(Code.BUSY, f"workspace {workspace.id} is just being made; try again")
+            await self._service.places.until_made(workspace)
+            return await self._delete_workspace(request)
         if workspace.state is WorkspaceState.PROVISIONING:  # a crash left it so: finish it, or take it back
             settled = await self._service.places.settle(workspace)
             if settled is None:

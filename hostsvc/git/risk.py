@@ -36,6 +36,23 @@ IN_PROGRESS: Final = {
     "BISECT_LOG": "bisect",
     "sequencer": "sequence of picks",
 }
+CODES: Final = (
+    "modified",
+    "staged",
+    "untracked",
+    "unmerged_paths",
+    "hidden",
+    "detached",
+    "unpushed",
+    "unmerged",
+    "repository",
+    "in_progress",
+    "submodule",
+    "locked",
+    "busy",
+    "unknown",
+)
+"""What a reason may be; protocol.md explains each."""
 LOCKS: Final = ("index.lock", "HEAD.lock")
 
 
@@ -46,7 +63,7 @@ Check = Callable[[], Awaitable[list["Reason"]]]
 class Reason:
     """Why something is at risk. `code`: one word for programs; `text`: for people."""
 
-    code: str
+    code: str = attrs.field(validator=attrs.validators.in_(CODES))
     text: str
 
 
@@ -123,9 +140,13 @@ async def _confirm_place(git: Git, place: Place) -> list[Reason]:
         GitUnknown: it answers for another one, or not at all.
     """
     top = text(await git.run(str(place.folder), "rev-parse", "--show-toplevel"))
-    if not os.path.samefile(top, place.folder):
+    if not _is_same(top, place.folder):
         raise GitUnknown("git answers for another repository around it")
     return []
+
+
+def _is_same(path: str, folder: Path) -> bool:
+    return os.path.samefile(path, folder)
 
 
 def _look_into(place: Place) -> list[Reason]:
@@ -199,10 +220,14 @@ async def _check_index(git: Git, folder: Path, depth: int) -> list[Reason]:
     listed = await git.run(str(folder), "ls-files", "-v", "--stage", "-z")
     special = [line.split(b"\t", 1) for line in _SPECIAL.findall(b"\0" + listed)]
     hidden = [name for meta, name in special if not meta.startswith((b"H ", b"M "))]
-    present = [name for name in hidden if os.path.lexists(os.path.join(os.fsencode(folder), name))]
+    present = _present(folder, hidden)
     modules = [name for meta, name in special if b" 160000 " in meta]
     reasons = [_reason("hidden", present)] if present else []
     return reasons + await _check_submodules(git, folder, modules, depth)
+
+
+def _present(folder: Path, names: Sequence[bytes]) -> list[bytes]:
+    return [name for name in names if os.path.lexists(os.path.join(os.fsencode(folder), name))]
 
 
 _SPECIAL: Final = re.compile(rb"\0((?:[^HM] |[HM] 160000 )[^\0]*)")
@@ -248,7 +273,7 @@ async def _check_submodules(git: Git, folder: Path, names: Sequence[bytes], dept
     reasons: list[Reason] = []
     for name in names:
         inner = folder / os.fsdecode(name)
-        if not os.path.lexists(inner / ".git"):
+        if not _present(inner, [b".git"]):
             continue
         if depth >= DEEPEST:
             raise GitUnknown("it has submodules inside submodules, too deep to look")
@@ -258,13 +283,14 @@ async def _check_submodules(git: Git, folder: Path, names: Sequence[bytes], dept
 
 
 async def _check_submodule(git: Git, folder: Path, depth: int) -> Risk:
+    return await _check(git, _place_of_submodule(folder), depth)
+
+
+def _place_of_submodule(folder: Path) -> Place:
     mark = folder / ".git"
-    if mark.is_dir():
-        place = Place(folder=folder, git_dir=mark, common_dir=mark)
-    else:
-        link = Path(os.path.normpath(folder / mark.read_text().removeprefix("gitdir: ").strip()))
-        place = Place(folder=folder, git_dir=link, common_dir=link)
-    return await _check(git, place, depth)
+    if not mark.is_dir():
+        mark = Path(os.path.normpath(folder / mark.read_text().removeprefix("gitdir: ").strip()))
+    return Place(folder=folder, git_dir=mark, common_dir=mark)
 
 
 def _reason(code: str, names: Sequence[bytes]) -> Reason:

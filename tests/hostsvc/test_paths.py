@@ -16,6 +16,7 @@ from tests.support import processes
 from tests.support.daemon import RuntimeDir
 from tests.support.host import HostService
 from tests.support.repos import Repository, commit, fingerprint, git
+from tests.support.rpc import RpcError
 from tests.support.waiting import wait_until
 
 SECRET = b"#!/bin/sh\necho password=hunter2-is-secret\n"
@@ -258,7 +259,14 @@ def test_A14_a_stop_takes_back_what_was_half_made(
     path, begun = slow_git(tmp_path)
     serve(host, PATH=path)
     before = [git(repository.main, "for-each-ref"), registered(repository)]
-    ask_and_stop(host, repository, begun, lambda: os.kill(host.pid, signal.SIGTERM))
+
+    def stop() -> None:
+        for params in ({}, {"repository": str(repository.main), "branch": "another"}):
+            assert host.error("workspace.create", id="w", **params).code == "exists"
+        assert reap(host)["acts"] == [], "it is being made, whoever else has asked for it"
+        os.kill(host.pid, signal.SIGTERM)
+
+    ask_and_stop(host, repository, begun, stop)
     assert host.wait() == 0
     assert triple(host, "w") == []
     assert [git(repository.main, "for-each-ref"), registered(repository)] == before
@@ -389,6 +397,24 @@ def test_the_plan_shows_the_triple(served: HostService, repository: Repository) 
     assert plan["credential"]["subjects"] == [f"{folder}.cred.sh"]
     assert plan["artifacts"]["subjects"] == [f"{folder}-artifacts"]
     assert str(repository.main) in plan["folder"]["text"]
+
+
+def test_a_deletion_waits_for_what_is_being_made(
+    host: HostService, repository: Repository, tmp_path: Path
+) -> None:
+    path, begun = slow_git(tmp_path)
+    serve(host, PATH=path)
+    with host.connect() as making, host.connect() as deleting:
+        made = making.send("workspace.create", id="w", repository=str(repository.main))
+        wait_until(begun.exists, what="git is at work")
+        deleted = deleting.send("workspace.delete", id="w")
+        assert host.call("workspace.get", id="w")["state"] == "provisioning"
+        processes.kill_and_wait(int(begun.read_text()))  # git fails, so it is taken back
+        with pytest.raises(RpcError):
+            making.result(made)
+        assert deleting.result(deleted)["state"] == "deleted"
+    assert triple(host, "w") == []
+    assert host.error("workspace.get", id="w").code in ("not_found", "destroyed")
 
 
 # --- and back ------------------------------------------------------------------------------------

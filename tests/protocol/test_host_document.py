@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from hostsvc import messages, saga, shapes, states
+from hostsvc import manifest, messages, saga, shapes, states
+from hostsvc.git import risk
 from hostsvc.health import MISSED_RED
 from hostsvc.kinds import LIMITS, MAX_CLIENTS
 from hostsvc.model import Basis
@@ -37,6 +38,8 @@ def test_limits() -> None:
         ("the reaper", "outcome", OUTCOMES),
         ("health states", "status", shapes.HEALTH),
         ("deleting a workspace", "step", saga.STEPS),
+        ("work at risk", "reason", risk.CODES),
+        ("the trash", "kind", manifest.KINDS),
     ],
 )
 def test_words(title: str, head: str, members: Any) -> None:
