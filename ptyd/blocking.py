@@ -175,14 +175,14 @@ class BlockingClient:
         """
         self._passed = []
         try:
-            return self._exchange(method, params), self._passed
-        except BaseException as error:
+            result = self._exchange(method, params)
+            fds, self._passed = self._passed, []
+            return result, fds
+        except ConnectionLost as lost:
+            raise self._interrupted(method, str(lost)) from lost
+        finally:
             for fd in self._passed:
                 os.close(fd)
-            if isinstance(error, ConnectionLost):
-                raise self._interrupted(method, str(error)) from error
-            raise
-        finally:
             self._passed = None
 
     def call_each(self, method: str, each: Iterable[Params]) -> Iterator[Answer]:

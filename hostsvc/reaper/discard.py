@@ -11,7 +11,7 @@ from typing import Final
 import trio
 
 from hostsvc.index import Index
-from hostsvc.manifest import WORKTREE
+from hostsvc.manifest import taken_of
 from hostsvc.model import Act, Candidate, Decision, Known
 from hostsvc.reaper.base import Base, Found
 from hostsvc.reaper.kinds import Skipped
@@ -110,12 +110,12 @@ async def _entry_id(index: Index, found: Found) -> str:
 
 def is_half_done(entry: Entry) -> bool:
     """Tell whether a worktree that the reaper has moved to the trash is still registered where it was."""
-    manifest = entry["manifest"]
-    if (manifest.get("kind"), manifest.get("who")) != (WORKTREE, _WHO):
+    taken = taken_of(entry["manifest"])
+    if taken is None or entry["manifest"].get("who") != _WHO:
         return False
-    registered = Path(manifest["common_dir"], "worktrees", manifest["name"], "gitdir")
+    registered = Path(taken.common_dir, "worktrees", taken.name, "gitdir")
     try:
-        is_registered = registered.read_text().rstrip("\n") == manifest["gitdir"]
+        is_registered = registered.read_text().rstrip("\n") == taken.gitdir
     except OSError:
         return False
     is_moved = os.path.lexists(entry["trash_path"]) and not os.path.lexists(entry["path"])

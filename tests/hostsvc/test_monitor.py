@@ -68,7 +68,7 @@ async def watched(runtime: RuntimeDir, patience: Patience = PATIENCE) -> AsyncIt
     events = EventLog("tests", lambda: 0)
     monitor = Monitor(index, live, PtydProcess(str(runtime.path)), events, patience)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(live.run)
+        nursery.start_soon(live.run)  # noqa: ASYNC113 - `tried` says when it is up
         await live.tried.wait()
         await monitor.look()
         assert monitor._last is Probe.ANSWERED

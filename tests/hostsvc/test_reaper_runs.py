@@ -258,6 +258,7 @@ async def test_an_end_that_is_no_end_is_found_by_the_second_look(rig: Rig) -> No
     rig.one.add("x")
 
     async def pretend(resource: Resource) -> Mapping[str, object]:
+        await trio.lowlevel.checkpoint()
         return {"proof": "none"}
 
     rig.one.end = pretend  # type: ignore[method-assign]

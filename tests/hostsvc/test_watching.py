@@ -241,7 +241,11 @@ async def test_a_worktree_that_changes_all_the_time_is_looked_at_now_and_then(
         return GitState(branch="main", head=None, changed=len(looks))
 
     monkeypatch.setattr(watching, "read_state", look)
-    monkeypatch.setattr(Watching, "_watch", lambda self, targets: trio.sleep_forever())
+
+    async def watch(self: Watching, targets: object) -> None:
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(Watching, "_watch", watch)
     index = inline_index(tmp_path / "state")
     one = Watching(index, Git(), EventLog("tests", lambda: 0), lambda: 1)
     async with trio.open_nursery() as nursery:

@@ -59,7 +59,7 @@ async def test_names_of_branches(repository: Repository) -> None:
             await find_branch(Git(), common_dir, branch)
 
 
-async def test_a_repository_around_it_does_not_count(repository: Repository, tmp_path: Path) -> None:
+def test_a_repository_around_it_does_not_count(repository: Repository, tmp_path: Path) -> None:
     folder = repository.worktree(tmp_path / "w")
     assert find_repository(folder) == find_repository(repository.main) == repository.main / ".git"
     assert find_repository(repository.remote) == repository.remote
@@ -80,7 +80,7 @@ async def test_a_branch_goes_only_untouched_and_unused(repository: Repository, t
     assert not await delete_branch(Git(), common_dir, "work", base)
 
 
-async def test_a_registration_goes_only_without_its_folder(repository: Repository, tmp_path: Path) -> None:
+def test_a_registration_goes_only_without_its_folder(repository: Repository, tmp_path: Path) -> None:
     common_dir = repository.main / ".git"
     folder, other = repository.worktree(tmp_path / "w"), repository.worktree(tmp_path / "other", "other")
     assert not unregister_folder(common_dir, folder)
@@ -90,7 +90,7 @@ async def test_a_registration_goes_only_without_its_folder(repository: Repositor
     assert registered(repository) == [str(repository.main), str(other)]
 
 
-async def test_nothing_is_taken_from_a_git_at_work(repository: Repository, tmp_path: Path) -> None:
+def test_nothing_is_taken_from_a_git_at_work(repository: Repository, tmp_path: Path) -> None:
     folder, common_dir = repository.worktree(tmp_path / "w"), repository.main / ".git"
     check_idle(common_dir, folder)
     locked = common_dir / "worktrees" / "w" / "locked"

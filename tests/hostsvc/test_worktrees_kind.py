@@ -346,6 +346,14 @@ async def test_a_crash_before_it_was_out_of_its_repository_is_made_good(
     (entry,) = litter.trash()
     assert not folder.exists()
     assert registered(repository) == {"main", "w"}
+    folder.mkdir()
+    assert (await litter.sweep())["acts"] == [], "somebody has its place: what is registered may be theirs"
+    folder.rmdir()
+    with litter.writing() as db:
+        db.execute("UPDATE trash SET manifest = json_set(manifest, '$.who', 'workspace.delete')")
+    assert (await litter.sweep())["acts"] == [], "a deletion goes on by itself"
+    with litter.writing() as db:
+        db.execute("UPDATE trash SET manifest = json_set(manifest, '$.who', 'reaper')")
     assert outcomes(await litter.sweep()) == {f"trash/{entry['id']}": "trash done"}
     assert registered(repository) == {"main"}
     assert [one["id"] for one in litter.trash()] == [entry["id"]]
