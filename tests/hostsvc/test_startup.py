@@ -98,7 +98,7 @@ def test_a_ptyd_that_is_slow_is_waited_for_and_never_displaced(daemon: RuntimeDi
         assert (health["status"], health["ptyd"]["reachable"]) == ("red", False)
         found = last_pass(host)
         assert found is not None
-        assert (found["state"], sorted(found["errors"])) == ("error", ["rows", "sessions"])
+        assert (found["state"], sorted(found["errors"])) == ("error", ["rows", "runs", "sessions"])
     finally:
         os.kill(pid, signal.SIGCONT)
     wait_until(lambda: host.call("health")["ptyd"]["pid"] == pid, what="the same one is used")

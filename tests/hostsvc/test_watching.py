@@ -14,6 +14,7 @@ from hostsvc.git.command import Git, GitUnknown
 from hostsvc.git.state import GitState, parse_state, read_state
 from hostsvc.index import Index
 from hostsvc.model import Key, Workspace
+from hostsvc.owned import PathRole
 from hostsvc.store import workspaces
 from hostsvc.watcher import run_watcher
 from hostsvc.watching import Watching
@@ -131,7 +132,7 @@ async def adopted(tmp_path: Path, place: Path) -> tuple[Index, Workspace]:
         is_protected=False,
         now_ms=1,
     )
-    await index.write(workspaces.activate, made, found.st_dev, found.st_ino)
+    await index.write(workspaces.activate, made, {PathRole.FOLDER: (found.st_dev, found.st_ino)})
     [row] = await index.read(workspaces.find_all)
     return index, row
 
