@@ -24,6 +24,7 @@ class Screen:
     def __init__(self, options: Options) -> None:
         self._options = options
         self._cursor = OutputCursor(0)
+        self._boundary = 0
         self._replay: Replay = WholeReplay(0)
         self._terminal: Terminal | None = None
         self._unshown = bytearray()
@@ -46,12 +47,13 @@ class Screen:
             # Also for "live": the modes the terminal must be in lie in what it is not shown.
             since = max(session["scrollback_start"], session["output_offset"] - COLLECT_BYTES)
         self._cursor = OutputCursor(since)
+        # Not the moment of the attach: what the program draws for its new size is live already.
+        self._boundary = int(session["output_offset"])
         return since
 
     def attached(self, reply: Params) -> None:
-        """Take the first attach's answer: what is before its moment is backlog, what is after is
-        live."""
-        boundary = reply["session"]["output_offset"]
+        """Take the first attach's answer: what was there before `begin` is backlog, the rest is live."""
+        boundary = self._boundary
         match self._options.since:
             case None:
                 self._replay = RecentReplay(boundary, redraws=not self._options.read_only)

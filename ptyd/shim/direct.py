@@ -9,6 +9,7 @@ Standard library only.
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import struct
@@ -123,7 +124,7 @@ class DirectEnds:
         try:
             is_taken = end.link.send(message)
         except LinkClosed:
-            is_taken = False
+            return  # it is dropped when it was read to its end: its last words may be keys
         if not is_taken:
             self._drop(end)
         elif end.link.wants_write:
@@ -146,7 +147,8 @@ class DirectEnds:
             return
         try:
             if mask & select.EPOLLOUT:
-                end.link.flush()
+                with contextlib.suppress(LinkClosed):
+                    end.link.flush()
                 if not end.link.wants_write:
                     self._epoll.modify(fd, select.EPOLLIN)
             if mask & ~select.EPOLLOUT and (message := end.link.receive()):

@@ -28,17 +28,6 @@ ZYGOTE = [sys.executable, "-P", "-m", "ptyd.shim", "--foreground", "--runtime"]
 EXIT_REFUSED = 4
 
 
-@contextlib.contextmanager
-def stopped(pid: int) -> Iterator[None]:
-    """A process that is alive and does nothing."""
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        wait_until(lambda: processes.state(pid) == "T")
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
-
-
 def identity(runtime: RuntimeDir) -> str:
     found: str = (runtime.hello() or {})["daemon_id"]
     return found
@@ -85,7 +74,7 @@ def test_S8_stale_socket_and_locks(daemon: RuntimeDir) -> None:
 
 def test_S8_slow_daemon_is_not_displaced(daemon: RuntimeDir) -> None:
     before = daemon.hello()
-    with stopped(daemon.daemon_pid()):
+    with processes.stopped(daemon.daemon_pid()):
         with fill_backlog(daemon), pytest.raises(launch.Busy):
             launch.connect(str(daemon.path), deadline_s=0.3)
         refused = subprocess.run([*ZYGOTE, str(daemon.path)], env=daemon.env, capture_output=True, text=True)
@@ -108,7 +97,7 @@ def fill_backlog(runtime: RuntimeDir) -> Iterator[None]:
 def test_S8_slow_daemon_without_its_zygote(daemon: RuntimeDir) -> None:
     """Its successor waits for the lock; nobody takes it by force."""
     old = daemon.daemon_pid()
-    with stopped(old):
+    with processes.stopped(old):
         daemon.kill_zygote()
         daemon.socket.unlink()  # so that a client starts a new pair instead of waiting
         with ThreadPoolExecutor(1) as pool:
@@ -188,7 +177,7 @@ def test_S12_fence_outlives_the_daemon(daemon: RuntimeDir) -> None:
 def test_S12_spawn_overtaken_by_kill_and_restart(daemon: RuntimeDir) -> None:
     """The spawn is on its way to the zygote when its id is killed and the daemon dies."""
     token = f"token-{os.urandom(8).hex()}"
-    with stopped(daemon.zygote_pid()), daemon.connect() as rpc, daemon.connect() as other:
+    with processes.stopped(daemon.zygote_pid()), daemon.connect() as rpc, daemon.connect() as other:
         rpc.send("session.spawn", id="late", argv=["sleep", "1000"], env={"TOKEN": token})
         wait_until(lambda: other.call("session.list")["sessions"], what="the spawn is under way")
         other.send("session.kill", id="late")
@@ -217,7 +206,7 @@ def test_S12_kill_outlives_the_daemon(daemon: RuntimeDir) -> None:
     """The intent is on disk before anybody is signalled: the next daemon goes on with it."""
     session = daemon.call("session.spawn", argv=["sleep", "1000"])
     shim = daemon.shim_pid(session["id"])
-    with stopped(shim), daemon.connect() as rpc:
+    with processes.stopped(shim), daemon.connect() as rpc:
         rpc.send("session.kill", id=session["id"], force=True)
         wait_until((daemon.path / "sessions" / f"{session['id']}.fence").exists)
         old = daemon.kill_daemon()

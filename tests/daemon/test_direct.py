@@ -380,6 +380,21 @@ def test_S5_shim_killed(rpc: Rpc, shared_runtime: RuntimeDir, attach: Any) -> No
     rpc.call("session.kill", id=session, force=True)
 
 
+def test_S2_what_was_typed_last_arrives_though_nobody_waits_for_it(rpc: Rpc, attach: Any) -> None:
+    """The shim tries to tell the one who has left something before it hears what they had said."""
+    session = spawn_ready(rpc, "read x; printf 'got-%s' $x; read x; sleep 1000")
+    other, leaving = attach(session), attach(session, rows=30, cols=90)
+    shim = rpc.call("session.get", id=session)["shim_pid"]
+    with processes.stopped(shim):
+        other.direct.resize(40, 100)
+        leaving.direct.type(b"it\n")
+        leaving.direct.resize(31, 91)
+        leaving.close()
+    other.until_output(b"got-it")
+    wait_until(lambda: rpc.call("session.get", id=session)["rows"] == 31, what="the last size is heard, too")
+    assert rpc.call("session.get", id=session)["attached"] == 1
+
+
 # --- whoever lies ----------------------------------------------------------------------------------
 
 

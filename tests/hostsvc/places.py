@@ -105,7 +105,10 @@ def reap_until(host: HostService, subject: str, act: str, **params: Any) -> dict
     try:
         wait_until(is_done)
     except AssertionError as error:
-        raise AssertionError(f"no pass does {act!r} to {subject}; the last: {passes[-1]}") from error
+        did = [acts(one) for one in passes if one["acts"]]
+        raise AssertionError(
+            f"no pass did {act!r} to {subject}, but {did}; the last: {passes[-1]}"
+        ) from error
     return passes[-1]
 
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -77,17 +77,6 @@ async def watched(runtime: RuntimeDir, patience: Patience = PATIENCE) -> AsyncIt
     index.close()
 
 
-@contextlib.contextmanager
-def stopped(pid: int) -> Iterator[None]:
-    """A process that does nothing for the block."""
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGCONT)
-
-
 @pytest.fixture
 def burning(runtime: RuntimeDir, tmp_path: Path) -> RuntimeDir:
     (tmp_path / "sitecustomize.py").write_text(BURNING)
@@ -100,7 +89,7 @@ async def test_B32_B36_one_failure_too_few_is_borne_and_the_last_costs_no_sessio
     spawned = daemon.call("session.spawn", id="s", argv=SLEEPER)
     pid = daemon.daemon_pid()
     async with watched(daemon) as one:
-        with stopped(pid):
+        with processes.stopped(pid):
             await one.monitor.look()
             await one.monitor.look()
             assert (one.last, one.monitor.watch.failures) == (Probe.FAILED, 2)
@@ -119,7 +108,7 @@ async def test_B32_B36_one_failure_too_few_is_borne_and_the_last_costs_no_sessio
 
 async def test_B33_looks_at_once_count_once(daemon: RuntimeDir) -> None:
     async with watched(daemon) as one:
-        with stopped(daemon.daemon_pid()):
+        with processes.stopped(daemon.daemon_pid()):
             async with trio.open_nursery() as nursery:
                 for _ in range(5):
                     nursery.start_soon(one.monitor.look)
@@ -250,7 +239,7 @@ def test_B38_the_circuit_stays_open_over_a_restart_until_a_person_closes_it(host
     stop_and_wait(host)
     wait_until(lambda: watch(host)["last"] == "answered", what="the new one was asked")
     pid = host.runtime.daemon_pid()
-    with stopped(pid):
+    with processes.stopped(pid):
         wait_until(lambda: watch(host)["open_because"], 20, what="it is given up")
         health = host.call("health")
         assert health["status"] == "red"
@@ -319,7 +308,7 @@ def test_B34_without_a_zygote_a_new_pair_is_started_and_takes_over(host: HostSer
 
 def test_B41_one_that_is_slow_from_the_start_is_adopted(daemon: RuntimeDir, host: HostService) -> None:
     pid = daemon.daemon_pid()
-    with stopped(pid):
+    with processes.stopped(pid):
         host.code = "import hostsvc.app as app; app.WAIT_FOR_PTYD_S = 0.2\n" + host.code
         serve(host, **EAGER)
         wait_until(lambda: watch(host)["last"] == "starting", 20, what="it was asked")

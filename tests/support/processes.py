@@ -20,6 +20,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from tests.support.waiting import wait_until
+
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _DEAD_STATES: Final = "ZXx"
 
@@ -144,6 +146,18 @@ def kill(process: Process | int, signum: int = signal.SIGKILL) -> None:
     with _pidfd(process) as fd, contextlib.suppress(ProcessLookupError):
         if fd is not None:
             signal.pidfd_send_signal(fd, signum)
+
+
+@contextlib.contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """A process that is alive and does nothing for the block."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        wait_until(lambda: state(pid) == "T", what="it is stopped")
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
 
 
 def kill_and_wait(pid: int, deadline_s: float = 5.0) -> None:
