@@ -14,7 +14,7 @@ from hostsvc.model import Workspace
 from hostsvc.policy import next_retry
 from hostsvc.runs.policy import Resource
 from hostsvc.states import SagaState, WorkspaceState
-from hostsvc.store import sagas, workspaces
+from hostsvc.store import sagas, sessions, workspaces
 from hostsvc.workspaces import Workspaces as Places
 from ptyd.protocol.errors import Code, PtydError
 
@@ -57,12 +57,16 @@ class Workspaces:
     async def _resource(self, workspace: Workspace) -> Resource:
         assert workspace.run is not None
         undone, last_ms = await self._index.read(sagas.find_undone, workspace)
+        inside = await self._index.read(sessions.find_of_workspace, workspace.id)
         return Resource(
             plugin=self.name,
             id=workspace.id,
             generation=workspace.generation,
             run=workspace.run,
-            created_at_ms=workspace.created_at_ms,
+            # Its deletion ends what runs in it: none of that may be too young.
+            created_at_ms=max(
+                [workspace.created_at_ms, *(row.created_at_ms for row in inside if not row.is_ended)]
+            ),
             is_being_born=self._places.is_being_made(workspace),
             next_attempt_at_ms=next_retry(undone, last_ms).at_ms if undone else None,
         )

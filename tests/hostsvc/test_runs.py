@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -585,6 +586,22 @@ def test_an_expendable_one_goes_with_what_is_in_it(served: HostService, tmp_path
     assert Path(restored["path"], "work").read_text() == "of hours", "to the trash, as ever"
     assert (restored["run"], restored["is_ephemeral"]) == (None, False)
     host.call("workspace.delete", id="careless-place", force=True)
+
+
+def test_D6_a_workspace_is_as_young_as_what_runs_in_it(host: HostService, holder: Holder) -> None:
+    """Or its deletion would end what is too young to be swept."""
+    age_ms = 2000
+    serve(host, HOSTSVC_RUN_AGE_S="2")
+    host.call("run.start", id="held", holder_pid=holder.pid)
+    place = workspace(host, id="w", run="held", is_ephemeral=True)
+    wait_until(lambda: time.time() * 1000 > place["created_at_ms"] + age_ms, what="it is old enough itself")
+    row = session(host, "w")
+    [stored] = peek(host, "SELECT created_at_ms FROM sessions WHERE id = ?", row["id"])
+    die(holder)
+    reap(host, **RUNS)
+    found = reap_until(host, "workspaces/w", "end done", **RUNS)
+    assert found["started_at_ms"] - stored["created_at_ms"] >= age_ms
+    assert not is_alive(row)
 
 
 def test_D6_a_workspace_of_a_run_that_nobody_holds(host: HostService, holder: Holder, tmp_path: Path) -> None:
