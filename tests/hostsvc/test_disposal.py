@@ -148,9 +148,9 @@ def test_C5_another_runtime_directory_proves_nothing(host: HostService, guard: p
     wanted, unwanted = (session(host, "w", ["env", "-i", *SLEEPER]) for _ in range(2))
     host.stop()
     elsewhere = RuntimeDir()
+    moved = HostService(elsewhere, **{name: host.settings[name] for name in host.settings})
+    moved.state_dir, moved.base_dir = host.state_dir, host.base_dir
     try:
-        moved = HostService(elsewhere, **{name: host.settings[name] for name in host.settings})
-        moved.state_dir, moved.base_dir = host.state_dir, host.base_dir
         serve(moved)
         refused = moved.error("session.dispose", id=unwanted["id"])
         assert refused.code == "wrong_instance"
@@ -164,11 +164,10 @@ def test_C5_another_runtime_directory_proves_nothing(host: HostService, guard: p
         assert row_of(host, unwanted["id"])["status"] == "active"
         for one in (wanted, unwanted):
             host.runtime.call("session.kill", id=one["id"], force=True)
-        reap_until(moved, unwanted["id"], "bury done")
-        assert row_of(host, unwanted["id"])["status"] == "disposed"
-        assert row_of(host, wanted["id"])["status"] == "lost"
-        moved.stop()
+        wait_until(lambda: reap(moved) and row_of(host, unwanted["id"])["status"] == "disposed")
+        wait_until(lambda: reap(moved) and row_of(host, wanted["id"])["status"] == "lost")
     finally:
+        moved.stop()
         elsewhere.stop()
         elsewhere.remove()
 
