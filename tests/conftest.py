@@ -57,6 +57,16 @@ def pytest_runtest_makereport(
     return report
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _measured(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Keep coverage from following what an `unmeasured` module starts."""
+    with pytest.MonkeyPatch.context() as environment:
+        if request.node.get_closest_marker("unmeasured"):
+            for name in ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"):
+                environment.delenv(name, raising=False)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def guard() -> Iterator[processes.Guard]:
     """End every process that the test started and fail the test if one was left."""

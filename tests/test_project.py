@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import tomllib
@@ -37,6 +38,12 @@ def project() -> dict[str, object]:
     with (ROOT / "pyproject.toml").open("rb") as file:
         found: dict[str, object] = tomllib.load(file)["project"]
     return found
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if path.stem != "__main__"], ids=str)
+def test_every_module_can_be_imported(path: Path) -> None:
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    importlib.import_module(name)
 
 
 def test_the_version_stands_in_one_place() -> None:

@@ -35,6 +35,9 @@ from ptyd.protocol.errors import TABLE
 from tests.support import processes
 from tests.support.daemon import RuntimeDir
 
+pytestmark = pytest.mark.unmeasured
+
+
 ROOT: Final = Path(__file__).resolve().parents[1]
 README: Final = (ROOT / "README.md").read_text()
 DEADLINE_S: Final = 20.0

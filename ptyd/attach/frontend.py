@@ -158,6 +158,8 @@ class Frontend:
             self._send_size()
             self._nudge_again(now)
         if self._line is not None and (piece := self._keyboard.next_piece(now)) is not None:
+            if self._resize_at is not None:
+                self._send_size()  # what is typed finds the right size, whatever a nudge is at
             msgid = self._line.type(piece.data, self._attacher.id, piece.is_request)
             self._keyboard.sent(piece, msgid, now)
         if self._attacher.try_at is not None and now >= self._attacher.try_at:
@@ -257,8 +259,11 @@ class Frontend:
         self._resize_at = now + NUDGE_S
 
     def _nudge_again(self, now: float) -> None:
-        """Unless something is drawn by then; a program that draws nothing is left in peace."""
-        if self._nudges_left:
+        """Unless something is drawn by then; a program that draws nothing is left in peace.
+
+        Only one with a screen of its own has to draw: what a shell has written is shown already.
+        """
+        if self._nudges_left and self.screen.modes.alternate_screen:
             self._nudge_at = now + NUDGE_AGAIN_S
         else:
             self._nudges_left = NUDGES

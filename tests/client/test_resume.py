@@ -16,6 +16,9 @@ from tests.support import stream
 from tests.support.daemon import RuntimeDir
 from tests.support.waiting import soak, trio_wait_until
 
+pytestmark = pytest.mark.unmeasured
+
+
 LINES = soak(60_000, 1_000_000)
 TOTAL_BYTES = LINES * stream.LINE_BYTES
 

@@ -38,6 +38,9 @@ from tests.support.sessions import (
 )
 from tests.support.waiting import soak, wait_until
 
+pytestmark = pytest.mark.unmeasured
+
+
 MIB = 1 << 20
 NEEDS_ROOT = pytest.mark.skipif(os.getuid() != 0, reason="needs root: another uid, a small disk")
 

@@ -22,6 +22,9 @@ from tests.support.rpc import Rpc, RpcError
 from tests.support.victim import NEEDS_MORE_THAN_HANGUP, Victim
 from tests.support.waiting import soak, wait_until
 
+pytestmark = pytest.mark.unmeasured
+
+
 GRACE_MS = 200
 
 

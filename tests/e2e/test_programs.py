@@ -22,6 +22,9 @@ from tests.support.daemon import RuntimeDir
 from tests.support.rpc import Rpc
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.unmeasured
+
+
 CTRL_C: Final = "\x03"
 CTRL_D: Final = "\x04"
 CTRL_Z: Final = "\x1a"

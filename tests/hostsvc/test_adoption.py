@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import shutil
 
+import pytest
+
 from tests.hostsvc.places import acts, is_alive, owner_of, peek, reap, row_of, serve, session, workspace
 from tests.support.host import HostService, remove_index
 from tests.support.waiting import soak, wait_until
+
+pytestmark = pytest.mark.unmeasured
+
 
 SESSIONS = soak(50, 400)
 

@@ -32,6 +32,8 @@ from tests.support.host import HostService
 from tests.support.rpc import Disconnected, Rpc, RpcError
 from tests.support.waiting import soak, wait_until
 
+pytestmark = pytest.mark.unmeasured
+
 
 def open_as_map(host: HostService) -> Rpc:
     rpc = host.connect()

@@ -25,6 +25,9 @@ from tests.support.host import HostService
 from tests.support.rpc import RpcError
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.unmeasured
+
+
 IDLE = ["sh", "-c", "exec sleep 100000"]  # a shell that is its own foreground group and says nothing
 TTL = {"HOSTSVC_IDLE_TTL_S": "1"}
 MINUTE_MS = 60_000

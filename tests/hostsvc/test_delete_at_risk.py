@@ -14,6 +14,9 @@ from tests.support.daemon import RuntimeDir
 from tests.support.host import HostService
 from tests.support.repos import Repository, fingerprint, git
 
+pytestmark = pytest.mark.unmeasured
+
+
 HOSTILE = {
     "GIT_DIR": "/nowhere",
     "GIT_WORK_TREE": "/nowhere",

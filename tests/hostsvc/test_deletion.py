@@ -33,6 +33,9 @@ from tests.support.host import HostService
 from tests.support.rpc import RpcError
 from tests.support.waiting import soak, wait_until
 
+pytestmark = pytest.mark.unmeasured
+
+
 ROUNDS = soak(30, 300)
 
 

@@ -32,6 +32,9 @@ from tests.support.host import HostService
 from tests.support.victim import Victim
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.unmeasured
+
+
 IMPATIENT = {"HOSTSVC_KILL_DEADLINE_S": "1"}
 
 

@@ -25,6 +25,9 @@ from tests.hostsvc.places import (
 from tests.support.host import _SERVE, HostService, remove_index
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.unmeasured
+
+
 REFUSED = 1  # sys.exit with the reason
 
 

@@ -28,6 +28,9 @@ from tests.support.host import HostService
 from tests.support.rpc import RpcError
 from tests.support.waiting import trio_wait_until, wait_until
 
+pytestmark = pytest.mark.unmeasured
+
+
 PATIENCE = Patience(failures=3, interval_s=0.2, stale_s=1.0, restarts=2, budget_s=600)
 EAGER = {"HOSTSVC_PROBE_INTERVAL_S": "1", "HOSTSVC_PROBE_FAILURES": "1"}
 

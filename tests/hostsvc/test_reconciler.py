@@ -19,6 +19,9 @@ from tests.support.daemon import RuntimeDir
 from tests.support.host import HostService
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.unmeasured
+
+
 IDLE = ["sh", "-c", "exec sleep 100000"]
 NOTHING: dict[str, Any] = {
     "dropped": [],

@@ -18,6 +18,9 @@ from tests.support.daemon import RuntimeDir
 from tests.support.host import _SERVE, HostService
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.unmeasured
+
+
 QUICK = "import hostsvc.restart as restart\nrestart.FIRST_BACK_OFF_S = restart.LONGEST_BACK_OFF_S = 0.05\n"
 PATIENT = (
     "import hostsvc.restart as restart\nrestart.FIRST_BACK_OFF_S = 3600\nrestart.LONGEST_BACK_OFF_S = 3600\n"

@@ -37,6 +37,9 @@ from tests.support.host import HostService
 from tests.support.repos import Repository
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.unmeasured
+
+
 RUNS = {"kinds": ["runs"]}
 SOON = {"HOSTSVC_RUN_AGE_S": "1"}
 Deceived = tuple[Liar, HostService]

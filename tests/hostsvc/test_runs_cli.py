@@ -23,6 +23,9 @@ from tests.support.host import HostService
 from tests.support.repos import Repository
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.unmeasured
+
+
 README: Final = (Path(__file__).parents[2] / "README.md").read_text()
 RUNS: Final = {"kinds": ["runs"]}
 STUBBORN: Final = "trap '' HUP TERM; setsid sleep 1000 & echo up; sleep 1000 & wait"

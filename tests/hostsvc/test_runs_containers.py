@@ -24,6 +24,9 @@ from tests.hostsvc.values import NOW
 from tests.support.daemon import RuntimeDir
 from tests.support.host import HostService
 
+pytestmark = pytest.mark.unmeasured
+
+
 US = "0123456789abcdef"
 OLD_MS = 1_577_934_245_123
 RUNS = {"kinds": ["runs"]}

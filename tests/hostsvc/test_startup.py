@@ -28,6 +28,9 @@ from tests.support.daemon import RuntimeDir
 from tests.support.host import _SERVE, HostService
 from tests.support.waiting import soak, wait_until
 
+pytestmark = pytest.mark.unmeasured
+
+
 ORPHANS = soak(60, 400)
 ACTS = 26  # of one pass: the drain takes several, and each shows its progress once
 REFUSED = 1  # sys.exit with the reason

@@ -26,6 +26,9 @@ from tests.support.host import HostService
 from tests.support.repos import Repository, fingerprint, git
 from tests.support.rpc import Disconnected
 
+pytestmark = pytest.mark.unmeasured
+
+
 SHORT = {"HOSTSVC_SWEEP_AGE_S": "1", "HOSTSVC_WORKTREE_GRACE_S": "1"}
 KINDS = ["worktrees", "triples"]
 DAY_S = 86_400

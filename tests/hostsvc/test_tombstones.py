@@ -16,6 +16,8 @@ from tests.hostsvc.places import SLEEPER, editing, insert_session, is_alive, pee
 from tests.support.daemon import RuntimeDir
 from tests.support.host import HostService
 
+pytestmark = pytest.mark.unmeasured
+
 
 @pytest.fixture(scope="module")
 def served(shared_runtime: RuntimeDir) -> Iterator[HostService]:
