@@ -198,6 +198,19 @@ def test_paste_of_a_mebibyte_arrives_whole(daemon: RuntimeDir) -> None:
         assert user.wait() == 0
 
 
+@pytest.mark.parametrize("via", ["shm", "stream"])
+def test_what_is_typed_during_a_nudge_finds_the_right_size(daemon: RuntimeDir, via: str) -> None:
+    session = spawn(daemon, "sh")
+    for number in range(5):
+        with User(daemon, "attach", "--via", via, session) as user:
+            user.expect(b"detach with")
+            user.type(f"stty size; echo en''d-{number}\r".encode())
+            shown = user.expect(f"end-{number}\r\n".encode())
+            assert shown.endswith(f"24 80\r\nend-{number}\r\n".encode())
+            user.type(LEAVE)
+            assert user.wait() == 0
+
+
 def test_S13_not_a_terminal_is_told_what_else_to_use(daemon: RuntimeDir) -> None:
     session = spawn(daemon, "cat")
     done = daemon.run("attach", session)
