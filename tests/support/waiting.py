@@ -17,6 +17,8 @@ T = TypeVar("T")
 DEADLINE_S: Final = 10.0
 _FIRST_PAUSE_S: Final = 0.001
 _LONGEST_PAUSE_S: Final = 0.02
+_REST: Final = 3
+"""Of the time: a look that takes long (a pass of the reaper) is not taken all the time."""
 
 
 def soak(small: int, full: int) -> int:
@@ -32,12 +34,14 @@ def wait_until(predicate: Callable[[], T | None], deadline_s: float = DEADLINE_S
     """
     ends = time.monotonic() + deadline_s
     for pause_s in _pauses():
+        looked_at = time.monotonic()
         value = predicate()
         if value:
             return value
-        if time.monotonic() >= ends:
+        now = time.monotonic()
+        if now >= ends:
             raise AssertionError(_complaint(predicate, deadline_s, what, value))
-        time.sleep(pause_s)
+        time.sleep(max(pause_s, _REST * (now - looked_at)))
     raise AssertionError  # the pauses never end
 
 
