@@ -13,7 +13,6 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-import structlog
 import trio
 
 from hostsvc.api import Api
@@ -27,9 +26,9 @@ from hostsvc.store import database, sagas
 from hostsvc.store.database import IndexUnusable
 from hostsvc.tree import PathRefused
 from ptyd import paths
-from ptyd.log import set_up_log
+from ptyd.log import get_logger, set_up_log
 
-log = structlog.get_logger()
+log = get_logger()
 
 LOCK = "hostsvc.lock"
 LOG = "hostsvc.log"

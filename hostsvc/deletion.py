@@ -11,7 +11,6 @@ import secrets
 from typing import Final
 
 import attrs
-import structlog
 import trio
 
 from hostsvc import saga as steps
@@ -23,10 +22,11 @@ from hostsvc.policy import next_retry
 from hostsvc.saga import OnFailure, Step
 from hostsvc.states import SagaState
 from hostsvc.store import paths, sagas, sessions, workspaces
+from ptyd.log import get_logger
 from ptyd.protocol.errors import Code, PtydError
 from ptyd.protocol.eventlog import EventLog
 
-log = structlog.get_logger()
+log = get_logger()
 
 LEASE_MS: Final = 600_000
 """Longer than any step: within one service the lease is renewed at each."""

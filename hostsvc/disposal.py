@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import structlog
 import trio
 
 from hostsvc.clock import NowMs
@@ -21,10 +20,11 @@ from hostsvc.model import Key, SessionRow
 from hostsvc.policy import next_retry
 from hostsvc.states import SessionStatus
 from hostsvc.store import sessions
+from ptyd.log import get_logger
 from ptyd.protocol.errors import Code, PtydError
 from ptyd.protocol.eventlog import EventLog
 
-log = structlog.get_logger()
+log = get_logger()
 
 NEVER_RAN = {"proof": "fenced", "by": "ptyd"}
 

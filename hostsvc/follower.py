@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Final
 
-import structlog
 import trio
 
 from hostsvc.crowd import Crowd
@@ -18,9 +17,10 @@ from hostsvc.live import Live
 from hostsvc.model import Known
 from hostsvc.store import sessions
 from ptyd.client import Event
+from ptyd.log import get_logger
 from ptyd.protocol.errors import PtydError
 
-log = structlog.get_logger()
+log = get_logger()
 
 RETRY_S: Final = 1.0
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import structlog
 import trio
 
 from hostsvc.index import Index
@@ -17,10 +16,11 @@ from hostsvc.live import Live
 from hostsvc.ptyd_process import Identity, PtydProcess, identify
 from hostsvc.store import meta
 from hostsvc.watchdog import GiveUp, Patience, Probe, Restart, Watch, closed, judge, restarted
+from ptyd.log import get_logger
 from ptyd.protocol.errors import Code, PtydError
 from ptyd.protocol.eventlog import EventLog
 
-log = structlog.get_logger()
+log = get_logger()
 
 LONGEST_PROBE_S: Final = 5.0
 NO_ANSWERS: Final = frozenset(

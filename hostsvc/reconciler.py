@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import attrs
-import structlog
 import trio
 
 from hostsvc.clock import NowMs
@@ -21,9 +20,10 @@ from hostsvc.model import Fact, Workspace
 from hostsvc.reconcile import Entry, LiveList, Plan, plan_reconcile
 from hostsvc.states import SagaState, WorkspaceState
 from hostsvc.store import sagas, sessions, workspaces
+from ptyd.log import get_logger
 from ptyd.protocol.errors import PtydError
 
-log = structlog.get_logger()
+log = get_logger()
 
 AT_ONCE: Final = 4
 

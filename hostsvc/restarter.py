@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from typing import Final
 
-import structlog
 import trio
 
 from hostsvc.births import Births
@@ -20,10 +19,11 @@ from hostsvc.restart import Ended, GiveUp, LeaveIt, Policy, StartAgain, decide_r
 from hostsvc.states import SessionStatus
 from hostsvc.store import launches, workspaces
 from hostsvc.store.launches import Waiting
+from ptyd.log import get_logger
 from ptyd.protocol.errors import Code, PtydError
 from ptyd.protocol.eventlog import EventLog
 
-log = structlog.get_logger()
+log = get_logger()
 
 LATER_MS: Final = 10_000
 """Until the next try when nothing can be started at all: no ptyd, or no room."""

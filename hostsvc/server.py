@@ -14,12 +14,12 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-import structlog
 import trio
 
 from hostsvc.kinds import MAX_CLIENTS
 from hostsvc.messages import LONG_ANSWERS, METHODS, EventsSubscribe
 from ptyd import paths
+from ptyd.log import get_logger
 from ptyd.peers import peer_uid
 from ptyd.protocol.codec import pack_error, pack_notification
 from ptyd.protocol.connection import Refused, RequestReceived, ServerConnection, Violated
@@ -27,7 +27,7 @@ from ptyd.protocol.errors import Code, PtydError
 from ptyd.protocol.eventlog import EventLog, Subscription
 from ptyd.protocol.limits import MAX_REPLY_BYTES, RECEIVE_BYTES
 
-log = structlog.get_logger()
+log = get_logger()
 
 SOCKET: Final = "hostsvc.sock"
 UNREAD_BYTES: Final = 1 << 20  # of answers; above this a client is not listened to

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import attrs
-import structlog
 import trio
 
 from hostsvc.clock import NowMs
@@ -25,10 +24,11 @@ from hostsvc.retries import Retries
 from hostsvc.states import WorkspaceState
 from hostsvc.store import workspaces
 from hostsvc.watcher import Targets, run_watcher
+from ptyd.log import get_logger
 from ptyd.protocol.errors import PtydError
 from ptyd.protocol.eventlog import EventLog
 
-log = structlog.get_logger()
+log = get_logger()
 
 AGAIN_S: Final = 3600.0
 """Until everything is looked at again, whatever the watcher has missed."""

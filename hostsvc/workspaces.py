@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import structlog
 import trio
 
 from hostsvc import tree
@@ -28,10 +27,11 @@ from hostsvc.states import WorkspaceState
 from hostsvc.store import trash, workspaces
 from hostsvc.trashcan import TrashCan
 from hostsvc.tree import PathRefused
+from ptyd.log import get_logger
 from ptyd.protocol.errors import Code, PtydError
 from ptyd.protocol.eventlog import EventLog
 
-log = structlog.get_logger()
+log = get_logger()
 
 TAKE_BACK_S: Final = 10.0
 """What a stop waits for one that is half made; what is left then is the reaper's."""

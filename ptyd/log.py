@@ -10,7 +10,17 @@ import os
 import sys
 from typing import Any
 
-import structlog
+# structlog takes in rich where that happens to be installed, for a renderer that is not used here: a third
+# of a daemon's start.
+_IS_RICH_IN = "rich" in sys.modules
+if not _IS_RICH_IN:
+    sys.modules["rich"] = None  # type: ignore[assignment]
+import structlog  # noqa: E402
+
+if not _IS_RICH_IN:
+    del sys.modules["rich"]
+
+get_logger = structlog.get_logger
 
 MAX_LOG_BYTES = 1 << 20  # then it becomes NAME.1, replacing the one before
 

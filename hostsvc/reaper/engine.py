@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 import attrs
-import structlog
 import trio
 
 from hostsvc.clock import NowMs
@@ -23,10 +22,11 @@ from hostsvc.reaper.kinds import Findings, Kind, Look, Skipped, Telling
 from hostsvc.reaper.record import Pass, counts, outcome, share_out, state_of
 from hostsvc.store import passes
 from hostsvc.store.passes import STARTUP
+from ptyd.log import get_logger
 from ptyd.protocol.errors import Code, PtydError
 from ptyd.protocol.eventlog import EventLog
 
-log = structlog.get_logger()
+log = get_logger()
 
 ACTS_KEPT: Final = 500
 """Of one pass, in its record; the counts are of all."""

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import attrs
-import structlog
 import trio
 
 from hostsvc.clock import NowMs
@@ -28,9 +27,10 @@ from hostsvc.reaper.kinds import Findings, Look, Skipped, subject_key
 from hostsvc.store import ownership, passes, trash
 from hostsvc.sweep import Ages, decide_worktree, keep_worktree
 from hostsvc.trashcan import TrashCan
+from ptyd.log import get_logger
 from ptyd.protocol.eventlog import EventLog
 
-log = structlog.get_logger()
+log = get_logger()
 
 AT_ONCE: Final = 2
 """Calls of git, which nobody waits for: starting a program holds up the service for a ms. With four at a time

@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any, Final
 
 import attrs
-import structlog
 import trio
 
 from hostsvc.clock import NowMs
@@ -27,10 +26,11 @@ from hostsvc.runs.policy import NOBODY_NEEDED, Resource
 from hostsvc.states import RunState
 from hostsvc.store import runs, sessions
 from ptyd import procs
+from ptyd.log import get_logger
 from ptyd.protocol.errors import Code, PtydError
 from ptyd.protocol.eventlog import EventLog
 
-log = structlog.get_logger()
+log = get_logger()
 
 AT_ONCE: Final = 8
 

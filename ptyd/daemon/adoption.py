@@ -10,17 +10,17 @@ from __future__ import annotations
 import errno
 import socket
 
-import structlog
 import trio
 
 from ptyd import paths, procs, records
 from ptyd.daemon.session import Session
 from ptyd.datagrams import VERSION, Body, Kind, pack_json
+from ptyd.log import get_logger
 from ptyd.protocol.errors import Code, PtydError
 from ptyd.protocol.states import SessionEvent
 from ptyd.shim.link import Link, LinkClosed
 
-log = structlog.get_logger()
+log = get_logger()
 
 RETRY_S = 0.05  # a shim being born has written its record and is about to bind its socket
 RETRY_MOST_S = 5.0

@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
-import structlog
 import trio
 
 from ptyd.daemon.attachment import Attachment
@@ -21,6 +20,7 @@ from ptyd.daemon.lane import Lane
 from ptyd.daemon.outbox import Outbox
 from ptyd.daemon.pacer import Pacer
 from ptyd.daemon.poller import Poller
+from ptyd.log import get_logger
 from ptyd.peers import send_with_fds
 from ptyd.protocol.connection import (
     NotificationReceived,
@@ -33,7 +33,7 @@ from ptyd.protocol.errors import Code, PtydError
 from ptyd.protocol.eventlog import EventLog, Subscription
 from ptyd.protocol.limits import RECEIVE_BYTES
 
-log = structlog.get_logger()
+log = get_logger()
 
 REQUESTS_PER_TURN = 16  # of one client; the rest waits for the next turn, behind everybody else's
 UNREAD_BYTES = 1 << 20  # of replies; above this a client is not listened to

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import structlog
 import trio
 
 from ptyd.daemon.pending import Pending
@@ -16,11 +15,12 @@ from ptyd.daemon.registry import BIRTH_DEADLINE_S, Registry
 from ptyd.daemon.session import Session
 from ptyd.daemon.zygote_link import ZygoteLink
 from ptyd.datagrams import Body
+from ptyd.log import get_logger
 from ptyd.protocol.errors import Code, PtydError
 from ptyd.protocol.eventlog import EventLog
 from ptyd.protocol.states import SessionState
 
-log = structlog.get_logger()
+log = get_logger()
 
 KILL_SLACK_S = 15.0  # beyond both graces: the KILL loop's deadline and a little more
 

@@ -15,7 +15,6 @@ import socket
 import sys
 import time
 
-import structlog
 import trio
 
 from ptyd import paths, records
@@ -31,12 +30,12 @@ from ptyd.daemon.registry import Registry, now_ms
 from ptyd.daemon.server import Server
 from ptyd.daemon.watch import Watch
 from ptyd.daemon.zygote_link import ZygoteLink
-from ptyd.log import set_up_log
+from ptyd.log import get_logger, set_up_log
 from ptyd.protocol.errors import Code
 from ptyd.protocol.eventlog import EventLog
 from ptyd.shim.link import EXIT_CONFIG, EXIT_STOPPED, EXIT_TEMPORARY
 
-log = structlog.get_logger()
+log = get_logger()
 
 LOCK_WAIT_S = 10.0  # for a predecessor that is stepping down
 LOCK_LOOK_S = 0.05

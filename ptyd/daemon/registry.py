@@ -10,7 +10,6 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Iterator
 
-import structlog
 import trio
 
 from ptyd import paths, procs, records
@@ -20,11 +19,12 @@ from ptyd.daemon.fences import Fences
 from ptyd.daemon.poller import Poller
 from ptyd.daemon.session import Session
 from ptyd.datagrams import Body
+from ptyd.log import get_logger
 from ptyd.protocol.errors import Code, PtydError
 from ptyd.protocol.eventlog import EventLog
 from ptyd.protocol.states import SessionState
 
-log = structlog.get_logger()
+log = get_logger()
 
 BIRTH_DEADLINE_S = 30.0  # a program on a filesystem that hangs; its session stays `starting` meanwhile
 RING_LOOK_S = 1.0  # how often a ring that outlived its shim is looked at for readers

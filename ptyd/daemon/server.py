@@ -12,16 +12,15 @@ import select
 import socket
 from collections.abc import Callable
 
-import structlog
-
 from ptyd import paths, records
 from ptyd.daemon.descriptors import is_reserved
 from ptyd.daemon.poller import Poller
+from ptyd.log import get_logger
 from ptyd.peers import peer_uid
 from ptyd.protocol.codec import pack_notification
 from ptyd.protocol.errors import Code
 
-log = structlog.get_logger()
+log = get_logger()
 
 BACKLOG = 512
 ACCEPTS_PER_TURN = 16
