@@ -82,7 +82,8 @@ class DeletionSteps:
         return {"head": risk.head, "branch": risk.branch} if risk.head is not None else None
 
     async def _seal(self, job: Job) -> None:
-        await self._index.write(sagas.seal, job.saga, job.workspace, self._now_ms())
+        if not await self._index.write(sagas.seal, job.saga, job.workspace, self._now_ms()):
+            raise StepFailed(Code.PROTECTED, "somebody has protected it meanwhile")
         self._events.emit("workspace.deleting", job.workspace.id, saga=job.saga.id)
 
     async def _tear_down(self, job: Job) -> Mapping[str, Any] | None:

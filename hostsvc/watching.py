@@ -83,7 +83,8 @@ class Watching:
             targets: Targets = {}
             while True:
                 self._news = trio.Event()
-                targets = await self._find() or targets
+                found = await self._find()
+                targets = targets if found is None else found
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._follow, targets)
                     await self._until_others(targets)

@@ -151,8 +151,11 @@ def record_failure(db: Database, id_: str, *, error: str, retry: Retry) -> None:
 # --- the transactions of the steps ---------------------------------------------------------------
 
 
-def seal(db: Database, saga: Saga, workspace: Workspace, now_ms: int) -> None:
-    """Deleting, a tombstone, and every session's intent, all or nothing."""
+def seal(db: Database, saga: Saga, workspace: Workspace, now_ms: int) -> bool:
+    """Deleting, a tombstone, and every session's intent, all or nothing; False when it is protected."""
+    found = workspaces.find(db, workspace.id)
+    if found is not None and found.is_protected:
+        return False
     workspaces.set_state(db, workspace, WorkspaceState.DELETING, now_ms)
     db.execute(
         "INSERT INTO tombstones (kind, id, generation, is_confirmed, created_at_ms)"
@@ -161,6 +164,7 @@ def seal(db: Database, saga: Saga, workspace: Workspace, now_ms: int) -> None:
     )
     sessions.request_dispose_all(db, workspace.id, reason="its workspace is deleted", now_ms=now_ms)
     finish_step(db, saga.id, Step.SEAL, now_ms)
+    return True
 
 
 def compensate(db: Database, saga: Saga, error: str, now_ms: int) -> None:

@@ -21,12 +21,15 @@ PROVEN_DEAD: Final = f"status IN ({', '.join(repr(status.value) for status in so
 
 
 def find(db: Database, id_: str, generation: int | None = None) -> SessionRow | None:
-    """Return the row of an id and generation; without a generation the newest, or an open one by name."""
+    """Return the row of an id and generation; without a generation the newest.
+
+    A name is that of one that is not over, or that waits to be started again.
+    """
     found = list(
         db.query(
-            "SELECT * FROM sessions WHERE (id = :ref AND generation = coalesce(:generation, generation))"
-            f" OR (:generation IS NULL AND name = :ref AND {OPEN})"
-            " ORDER BY id <> :ref, generation DESC LIMIT 1",
+            "SELECT * FROM sessions AS s WHERE (id = :ref AND generation = coalesce(:generation, generation))"
+            f" OR (:generation IS NULL AND name = :ref AND ({OPEN} OR {launches.EXISTS}))"
+            f" ORDER BY id <> :ref, NOT ({OPEN}), generation DESC LIMIT 1",
             {"ref": id_, "generation": generation},
         )
     )

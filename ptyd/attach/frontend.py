@@ -141,10 +141,12 @@ class Frontend:
             poll.register(self._line, mask | (select.POLLOUT if self._line.is_sending else 0))
             if mask and self._line.is_more:
                 return {self._line.fileno(), *(fd for fd, _ in poll.poll(0))}
-        return {fd for fd, _ in poll.poll(self._wait_ms())}
+        return {fd for fd, _ in poll.poll(self._wait_ms(terminal))}
 
-    def _wait_ms(self) -> int | None:
-        moments = [self._nudge_at, self._resize_at, self._leave_at, self._attacher.try_at]
+    def _wait_ms(self, terminal: Terminal) -> int | None:
+        moments = [self._nudge_at, self._resize_at, self._attacher.try_at]
+        if not terminal.pending_bytes:  # what waits for the terminal is shown before anybody leaves
+            moments.append(self._leave_at)
         if self._line is not None:
             moments.append(self._keyboard.due_at)
         due = [moment for moment in moments if moment is not None]

@@ -187,3 +187,24 @@ def test_a_deletion_that_cannot_be_written_is_told_and_goes_on_later(host: HostS
     assert host.error("workspace.get", id="w").code == "destroyed"
     assert not is_alive(row)
     assert reap(host)["acts"] == []
+
+
+_PROTECTING = """
+from hostsvc.store import sagas, workspaces
+seal = sagas.seal
+def late(db, saga, workspace, now_ms):
+    workspaces.update(db, workspace.id, name=None, labels=None, is_protected=True)
+    return seal(db, saga, workspace, now_ms)
+sagas.seal = late
+"""
+
+
+def test_a_workspace_that_is_protected_while_its_deletion_begins_stays(host: HostService) -> None:
+    host.code = _PROTECTING + _SERVE
+    serve(host)
+    made = workspace(host, id="w")
+    row = session(host, "w")
+    assert host.error("workspace.delete", id="w", force=True).code == "protected"
+    assert host.call("workspace.get", id="w")["state"] == "active"
+    assert Path(made["path"]).is_dir()
+    assert is_alive(row)

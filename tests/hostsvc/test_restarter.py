@@ -131,16 +131,20 @@ def _dispose(host: HostService, id_: str) -> None:
     assert host.call("session.dispose", id=id_)["status"] == "exited", "it had ended before"
 
 
+def _dispose_by_name(host: HostService, id_: str) -> None:
+    assert host.call("session.dispose", id="named")["id"] == id_
+
+
 def _delete(host: HostService, id_: str) -> None:
     host.call("workspace.delete", id="w")
 
 
-@pytest.mark.parametrize("end", [_dispose, _delete])
+@pytest.mark.parametrize("end", [_dispose, _dispose_by_name, _delete])
 def test_B42_what_waits_for_its_restart_can_still_be_ended(
     patient: HostService, end: Callable[[HostService, str], None]
 ) -> None:
     workspace(patient, id="w")
-    made = session(patient, "w", ["false"], restart="always")
+    made = session(patient, "w", ["false"], restart="always", name="named")
     wait_until(lambda: waits(patient), what="its next start is written down")
     end(patient, made["id"])
     assert launches(patient) == []

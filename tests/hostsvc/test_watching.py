@@ -259,3 +259,27 @@ async def test_a_worktree_that_changes_all_the_time_is_looked_at_now_and_then(
     assert looks == pytest.approx([10 * at for at in range(len(looks))], abs=1)
     assert len(looks) == 11
     index.close()
+
+
+async def test_when_the_last_worktree_goes_there_is_nothing_to_follow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    """And not what was there before, again and again."""
+    index = inline_index(tmp_path / "state")
+    one = Watching(index, Git(), EventLog("tests", lambda: 0), lambda: 1)
+    followed: list[int] = []
+
+    async def find() -> dict[Key, Path]:
+        await trio.lowlevel.checkpoint()
+        return {} if followed else {("w", 1): tmp_path}
+
+    async def follow(targets: dict[Key, Path]) -> None:
+        followed.append(len(targets))
+        one._wake()
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(one, "_find", find)
+    monkeypatch.setattr(one, "_follow", follow)
+    with trio.move_on_after(watching.AGAIN_S / 2):
+        await one.run()
+    assert followed == [1, 0]
