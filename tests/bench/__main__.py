@@ -13,15 +13,11 @@ from typing import Final
 
 import attrs
 
-from tests.bench import ending, host, saving, streams, sweep
-from tests.bench.crowd import Crowd
+from tests.bench import ending, host, many, saving, streams, sweep
 from tests.bench.machine import absent, machine
 from tests.bench.private import cut_off, guarded
 from tests.bench.report import Figure
 from tests.support.daemon import RuntimeDir
-
-# Every adoption costs the zygote's crash budget one death.
-SETTINGS: Final = {"PTYD_CRASH_BUDGET": "1000", "PTYD_RING_LINGER_S": "1"}
 
 
 @attrs.frozen(kw_only=True)
@@ -32,12 +28,7 @@ class Sizes:
     stream_mib: int = 64
     keys: int = 1000
     kills: int = 20
-    lists: int = 20
-    idle_sessions: int = 500
-    idle_s: float = 10.0
-    idle_rounds: int = 2
-    sessions: int = 1000
-    adoptions: int = 3
+    many: many.Sizes = many.FULL
     host: host.Sizes = host.FULL
     sweep: sweep.Sizes = sweep.FULL
 
@@ -47,12 +38,7 @@ QUICK: Final = Sizes(
     stream_mib=16,
     keys=300,
     kills=5,
-    lists=5,
-    idle_sessions=50,
-    idle_s=2.0,
-    idle_rounds=1,
-    sessions=100,
-    adoptions=1,
+    many=many.QUICK,
     host=host.QUICK,
     sweep=sweep.QUICK,
 )
@@ -68,11 +54,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     sizes = QUICK if options.quick else Sizes()
     cut_off()
-    figures = guarded(lambda runtime: measure(runtime, sizes), SETTINGS)
+    for one in absent():
+        _say(one)
+    _say(", ".join(f"{key} {value}" for key, value in machine().items()))
+    figures = guarded(lambda runtime: measure(runtime, sizes), many.SETTINGS)
+    figures += guarded(lambda runtime: many.measure(runtime, sizes.many), many.SETTINGS)
     _say("host service …")
-    figures += guarded(lambda runtime: host.measure(runtime, sizes.host), SETTINGS)
+    figures += guarded(lambda runtime: host.measure(runtime, sizes.host), many.SETTINGS)
     _say("base directory …")
-    figures += guarded(lambda runtime: sweep.measure(runtime, sizes.sweep), SETTINGS)
+    figures += guarded(lambda runtime: sweep.measure(runtime, sizes.sweep), many.SETTINGS)
     command = "python -m tests.bench" + " --quick" * options.quick
     run = saving.Run(figures=figures, sizes=attrs.asdict(sizes), machine=machine(), command=command)
     run.write({saving.JSON: options.json, saving.TABLE: options.markdown, saving.PLOT: options.plot})
@@ -83,21 +73,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def measure(runtime: RuntimeDir, sizes: Sizes) -> list[Figure]:
-    """Run every measurement, those that need an empty daemon first."""
-    for one in absent():
-        _say(one)
-    _say(", ".join(f"{key} {value}" for key, value in machine().items()))
-    crowded = Crowd(runtime)
+    """Run every measurement of few sessions, in a runtime directory where ptyd runs and has none."""
     steps: list[tuple[str, Callable[[], list[Figure]]]] = [
         ("throughput", lambda: streams.measure_throughput(runtime, sizes.rounds, sizes.stream_mib)),
         ("echo", lambda: streams.measure_echo(runtime, sizes.rounds, sizes.keys)),
         ("kill", lambda: ending.measure_kill(runtime, sizes.rounds, sizes.kills)),
-        (f"{sizes.idle_sessions} sessions", lambda: crowded.fill(sizes.idle_sessions)),
-        ("idle", lambda: crowded.measure_idle(sizes.idle_rounds, sizes.idle_s)),
-        (f"{sizes.sessions} sessions", lambda: crowded.fill(sizes.sessions)),
-        ("memory", crowded.measure_memory),
-        ("list", lambda: crowded.measure_list(sizes.rounds, sizes.lists)),
-        ("adoption", lambda: crowded.measure_adoption(sizes.adoptions)),
     ]
     figures: list[Figure] = []
     for name, step in steps:
