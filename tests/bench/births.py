@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from tests.bench.crowd import spawn_all
-from tests.bench.doorbell import PTYD, Doorbell
+from tests.bench.doorbell import Doorbell
+from tests.bench.private import PTYD
 from tests.bench.tmux_server import TmuxServer
 from tests.support.daemon import RuntimeDir
 from tests.support.rpc import Rpc

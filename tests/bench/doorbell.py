@@ -4,21 +4,11 @@ from __future__ import annotations
 
 import os
 import select
-import sys
 from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from tests.bench.tmux_server import TmuxServer
-
 DEADLINE_S: Final = 60.0
-PTYD: Final = [
-    sys.executable,
-    "-P",
-    "-c",
-    "import sys; from ptyd.cli import main; sys.argv[0] = 'ptyd'; sys.exit(main())",
-]
-"""The command line, also where it is not installed."""
 
 
 class Doorbell:
@@ -46,14 +36,6 @@ class Doorbell:
     @property
     def argv(self) -> list[str]:
         return ["sh", "-c", self.script]
-
-    def new_session(self, name: str) -> str:
-        """Return the line for tmux's control mode that runs the same."""
-        return f"new-session -d -s {name} sh -c '{self.script}'"
-
-    def tmux_command(self, tmux: TmuxServer, name: str) -> list[str]:
-        """Return the command that has tmux run the same."""
-        return [*tmux.command, "new-session", "-d", "-s", name, *self.argv]
 
     def wait(self, count: int = 1) -> None:
         """Wait until it has rung so many times."""

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from tests.bench.crowd import Crowd
-from tests.bench.doorbell import PTYD
+from tests.bench.private import PTYD
 from tests.bench.report import Figure, number
 from tests.bench.tmux_server import KEEPER
 from tests.bench.usage import Memory, own_kib

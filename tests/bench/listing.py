@@ -13,7 +13,7 @@ import attrs
 
 from tests.bench.births import ms_since
 from tests.bench.crowd import Crowd
-from tests.bench.doorbell import PTYD
+from tests.bench.private import PTYD
 from tests.bench.report import Figure, percentile
 from tests.bench.tmux_server import TmuxServer
 from tests.support.rpc import Rpc

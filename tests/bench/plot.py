@@ -19,7 +19,7 @@ from tests.bench.report import Figure, grouped, number, peers_of, ratio_text
 PLOTTED: Final = ("throughput", "echo", "flood", "latency")
 """Only what has a peer beside it: a bar alone says nothing."""
 
-COLUMN, MARGIN, COLUMNS = 510, 16, 2
+COLUMN, MARGIN, COLUMNS = 530, 16, 2
 LABEL, BAR = 160, 130
 """Of a column: what the words before a bar take, and the longest bar."""
 LINE, TITLE, HEADING, GAP = 17, 20, 34, 10

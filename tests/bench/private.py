@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -10,6 +11,11 @@ from tests.bench.report import Figure
 from tests.support import processes
 from tests.support.daemon import RuntimeDir
 
+PTYD: Final = [
+    *(sys.executable, "-P", "-c"),
+    "import sys; from ptyd.cli import main; sys.argv[0] = 'ptyd'; sys.exit(main())",
+]
+"""The command line, also where it is not installed."""
 STRANGERS: Final = ("PTYD_", "HOSTSVC_", "XDG_RUNTIME_DIR")
 
 
