@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -20,7 +21,9 @@ STRANGERS: Final = ("PTYD_", "HOSTSVC_", "XDG_RUNTIME_DIR")
 
 
 def cut_off() -> None:
-    """Leave any ptyd of whoever runs this alone."""
+    """Leave any ptyd of whoever runs this alone, and nothing behind when this run is itself ended."""
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, lambda signum, _: sys.exit(128 + signum))
     for name in [name for name in os.environ if name.startswith(STRANGERS)]:
         del os.environ[name]
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each process would compile all of ours anew
