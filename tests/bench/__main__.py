@@ -13,9 +13,9 @@ import attrs
 
 from tests.bench import ending, host, streams, sweep
 from tests.bench.crowd import Crowd
+from tests.bench.machine import absent, machine
 from tests.bench.private import cut_off, guarded
-from tests.bench.report import WITHOUT_DTACH, Figure, as_json, machine, table
-from tests.bench.terminals import has_dtach
+from tests.bench.report import Figure, as_json, table
 from tests.support.daemon import RuntimeDir
 
 # Every adoption costs the zygote's crash budget one death.
@@ -70,15 +70,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     _say("base directory …")
     figures += guarded(lambda runtime: sweep.measure(runtime, sizes.sweep), SETTINGS)
     if options.json:
-        options.json.write_text(json.dumps(as_json(figures, attrs.asdict(sizes)), indent=2) + "\n")
+        options.json.write_text(json.dumps(as_json(figures, attrs.asdict(sizes), machine()), indent=2) + "\n")
     print(table(figures))
     return 0
 
 
 def measure(runtime: RuntimeDir, sizes: Sizes) -> list[Figure]:
     """Run every measurement, those that need an empty daemon first."""
-    if not has_dtach():
-        _say(WITHOUT_DTACH)
+    for one in absent():
+        _say(one)
     _say(", ".join(f"{key} {value}" for key, value in machine().items()))
     crowded = Crowd(runtime)
     steps: list[tuple[str, Callable[[], list[Figure]]]] = [

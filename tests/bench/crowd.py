@@ -75,7 +75,15 @@ class Crowd:
         with self._runtime.connect() as rpc:
             count = _count_running(rpc)
             samples = [percentile([_list_ms(rpc) for _ in range(calls)], 50) for _ in range(rounds)]
-        return [Figure(name=f"`list` of {count} sessions p50", unit="ms", samples=samples, at_most=15)]
+        return [
+            Figure(
+                name=f"`list` of {count} sessions p50",
+                unit="ms",
+                samples=samples,
+                at_most=15,
+                group="many sessions",
+            )
+        ]
 
     def measure_memory(self) -> list[Figure]:
         """Measure what each session's shim, and the daemon for each session, have for themselves."""
@@ -89,12 +97,14 @@ class Crowd:
                 samples=private,
                 at_most=1024,
                 note=f"{len(private)} shims; {zygote_kib} KiB in the zygote",
+                group="memory",
             ),
             Figure(
                 name="daemon's resident memory per session",
                 unit="KiB",
                 samples=[growth_kib / len(private)],
                 note=f"{self._empty_kib} KiB without sessions",
+                group="memory",
             ),
         ]
 
@@ -106,7 +116,7 @@ class Crowd:
             time.sleep(window_s)
             shares.append(100 * (_busy_s(pids) - busy_s) / (time.monotonic() - began))
         name = f"processor, {len(pids) - 2} idle sessions over {window_s:g} s"
-        return [Figure(name=name, unit="% of a core", samples=shares, at_most=1)]
+        return [Figure(name=name, unit="% of a core", samples=shares, at_most=1, group="many sessions")]
 
     def measure_adoption(self, rounds: int) -> list[Figure]:
         """Measure the time from SIGKILL of the daemon until the next one lists every session as running."""
@@ -114,7 +124,7 @@ class Crowd:
             count = _count_running(rpc)
         samples = [self._adoption_s(count) for _ in range(rounds)]
         name = f"SIGKILL of the daemon to {count} adopted sessions"
-        return [Figure(name=name, unit="s", samples=samples, at_most=5)]
+        return [Figure(name=name, unit="s", samples=samples, at_most=5, group="many sessions")]
 
     def _adoption_s(self, count: int) -> float:
         began = time.monotonic()

@@ -63,10 +63,11 @@ def measure_throughput(runtime: RuntimeDir, rounds: int, size_mib: int) -> list[
             name=f"throughput, {size_mib} MiB of text, {_NAMES[kind]}",
             unit="MiB/s",
             samples=samples[kind],
-            reference=samples.get("dtach", []),
+            peers={"dtach": samples.get("dtach", [])},
             at_least=at_least,
             is_relative=True,
             note=f"at most {lost_share:.1f} % lost in a round" if "skip" in kind else "",
+            group="throughput",
         )
         for kind, at_least in _THROUGHPUT.items()
     ]
@@ -97,9 +98,10 @@ def measure_echo(runtime: RuntimeDir, rounds: int, keys: int) -> list[Figure]:
             name=f"keystroke echo p{percent}, {kind.removesuffix(', skip')}",
             unit="ms",
             samples=[percentile(times, percent) for times in samples[kind]],
-            reference=[percentile(times, percent) for times in samples.get("dtach", [])],
+            peers={"dtach": [percentile(times, percent) for times in samples.get("dtach", [])]},
             at_most=at_most.get(percent),
             is_relative=True,
+            group="echo",
         )
         for kind, at_most in _ECHO.items()
         for percent in (50, 99)

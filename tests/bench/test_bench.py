@@ -8,7 +8,8 @@ import pytest
 
 from tests.bench import __main__ as bench
 from tests.bench import host, sweep
-from tests.bench.report import Figure, as_json, percentile, table
+from tests.bench.machine import machine
+from tests.bench.report import Figure, as_json, from_json, grouped, percentile, table
 from tests.bench.terminals import has_dtach
 from tests.support.daemon import RuntimeDir
 
@@ -26,8 +27,8 @@ TINY = bench.Sizes(
 )
 
 
-def test_every_target_of_the_issue_is_measured(daemon: RuntimeDir) -> None:
-    figures = bench.measure(daemon, TINY)
+def test_every_target_of_the_issue_is_measured(runtime: RuntimeDir) -> None:
+    figures = bench.measure(runtime.start(**bench.SETTINGS), TINY)
     targets = [figure.target for figure in figures if figure.target]
     assert targets == [
         "≥ 1 × dtach",
@@ -45,9 +46,10 @@ def test_every_target_of_the_issue_is_measured(daemon: RuntimeDir) -> None:
     ]
     assert all(sample >= 0 for figure in figures for sample in figure.samples)
     relative = [figure for figure in figures if figure.is_relative]
-    assert all(bool(figure.reference) == has_dtach() for figure in relative)
-    assert len(table(figures).splitlines()) == len(figures) + 2
-    json.dumps(as_json(figures, {}))
+    assert all(bool(figure.peers) == has_dtach() for figure in relative)
+    sections = len(list(grouped(figures)))
+    assert len(table(figures).splitlines()) == len(figures) + 5 * sections - 1
+    assert from_json(json.loads(json.dumps(as_json(figures, {}, machine())))["figures"]) == figures
 
 
 def test_every_target_of_the_host_service_is_measured(daemon: RuntimeDir) -> None:
@@ -62,7 +64,7 @@ def test_every_target_of_the_base_directory_is_measured(daemon: RuntimeDir) -> N
     tiny = sweep.Sizes(rounds=1, entries=100, files=20, worktrees=2, sessions=2, lists=2)
     figures = sweep.measure(daemon, tiny)
     targets = [figure.target for figure in figures if figure.target]
-    assert targets == ["≤ 2 s", "≤ 1.5 × `git status`", "≤ 10 ms"]
+    assert targets == ["≤ 2 s", "≤ 1.5 × git status", "≤ 10 ms"]
     assert all(sample >= 0 for figure in figures for sample in figure.samples)
 
 
@@ -76,17 +78,41 @@ def test_every_target_of_the_base_directory_is_measured(daemon: RuntimeDir) -> N
         ({"at_least": 2.1}, False),
         ({"at_most": 0.5, "is_relative": True}, True),
         ({"at_least": 0.6, "is_relative": True}, False),
-        ({"at_most": 0.5, "is_relative": True, "reference": ()}, None),
+        ({"at_most": 0.5, "is_relative": True, "against": "tmux"}, None),
     ],
 )
 def test_a_target_is_met_by_the_median(bounds: dict[str, float], is_met: bool | None) -> None:
-    given = {"reference": (9.0, 4.0, 3.0), **bounds}
-    assert Figure(name="n", unit="ms", samples=[1.0, 2.0, 9.0], **given).is_met is is_met  # type: ignore[arg-type]
+    peers = {"dtach": (9.0, 4.0, 3.0), "tmux": ()}
+    figure = Figure(name="n", unit="ms", samples=[1.0, 2.0, 9.0], peers=peers, group="echo", **bounds)  # type: ignore[arg-type]
+    assert figure.is_met is is_met
 
 
-def test_a_missed_target_is_told_loudly() -> None:
-    row = table([Figure(name="n", unit="ms", samples=[0.123456, 4.0, 1234.5], at_most=3)]).splitlines()[-1]
-    assert row == "| n | 4.00 ms | 0.123 – 1234 |  | ≤ 3 ms | **no** |  |"
+def test_a_round_is_compared_with_the_same_round() -> None:
+    figure = Figure(name="n", unit="ms", samples=[1, 20, 300], peers={"dtach": [2, 10, 100]}, group="echo")
+    assert figure.ratio == 2.0
+    assert figure.ratio_to("tmux") is None
+
+
+def test_a_table_for_each_group_shows_who_took_part() -> None:
+    both = Figure(
+        name="a", unit="ms", samples=[0.123456, 4, 1234.5], peers={"tmux": [8, 8, 8]}, at_most=3, group="echo"
+    )
+    alone = Figure(name="b", unit="s", samples=[1], at_most=2, is_relative=True, group="echo", note="so")
+    other = Figure(name="c", unit="s", samples=[1], group="memory")
+    assert table([other, alone, both]).splitlines() == [
+        "### echo",
+        "",
+        "| figure | ptyd | spread | tmux | target | met | note |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| b | 1.00 s |  |  | ≤ 2 × dtach | – | so; no dtach to compare with |",
+        "| a | 4.00 ms | 0.123 – 1234 | 8.00 (0.50 ×) | ≤ 3 ms | **no** |  |",
+        "",
+        "### memory",
+        "",
+        "| figure | ptyd | spread | target | met | note |",
+        "| --- | --- | --- | --- | --- | --- |",
+        "| c | 1.00 s |  |  | – |  |",
+    ]
 
 
 @pytest.mark.parametrize("percent, value", [(1, 1), (50, 5), (51, 6), (99, 10), (100, 10)])
