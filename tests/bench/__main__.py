@@ -11,7 +11,7 @@ from typing import Final
 
 import attrs
 
-from tests.bench import ending, host, streams, sweep
+from tests.bench import ending, few, host, sweep
 from tests.bench.crowd import Crowd
 from tests.bench.machine import absent, machine
 from tests.bench.private import cut_off, guarded
@@ -27,8 +27,7 @@ class Sizes:
     """How much is measured."""
 
     rounds: int = 5
-    stream_mib: int = 64
-    keys: int = 1000
+    few: few.Sizes = few.FULL
     kills: int = 20
     lists: int = 20
     idle_sessions: int = 500
@@ -42,8 +41,7 @@ class Sizes:
 
 QUICK: Final = Sizes(
     rounds=3,
-    stream_mib=16,
-    keys=300,
+    few=few.QUICK,
     kills=5,
     lists=5,
     idle_sessions=50,
@@ -82,8 +80,7 @@ def measure(runtime: RuntimeDir, sizes: Sizes) -> list[Figure]:
     _say(", ".join(f"{key} {value}" for key, value in machine().items()))
     crowded = Crowd(runtime)
     steps: list[tuple[str, Callable[[], list[Figure]]]] = [
-        ("throughput", lambda: streams.measure_throughput(runtime, sizes.rounds, sizes.stream_mib)),
-        ("echo", lambda: streams.measure_echo(runtime, sizes.rounds, sizes.keys)),
+        ("one terminal and a few", lambda: few.measure(runtime, sizes.few, _say)),
         ("kill", lambda: ending.measure_kill(runtime, sizes.rounds, sizes.kills)),
         (f"{sizes.idle_sessions} sessions", lambda: crowded.fill(sizes.idle_sessions)),
         ("idle", lambda: crowded.measure_idle(sizes.idle_rounds, sizes.idle_s)),

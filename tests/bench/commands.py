@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.bench.multiplexers import Tmux, abduco_session, plain_env, screen_env, screen_session
-from tests.bench.terminals import ANSWER_DEADLINE_S, Terminal, dtach_server, readable
+from tests.bench.terminals import ANSWER_DEADLINE_S, Terminal, dtach_server, fresh, readable
 from tests.support.daemon import RuntimeDir
 from tests.support.waiting import wait_until
 
@@ -107,9 +107,10 @@ def ptyd_attach(runtime: RuntimeDir, argv: list[str], ready: Path, *options: str
 @contextlib.contextmanager
 def dtach_attach(where: Path, argv: list[str], ready: Path) -> Iterator[Terminal]:
     """Run a program under dtach, attached by `dtach -a`."""
-    with dtach_server(where, argv, ready) as path:
-        with shown(["dtach", "-a", str(path), "-E", "-z", "-r", "none"], plain_env()) as terminal:
-            yield terminal
+    path = fresh(where, "dtach")
+    command = ["dtach", "-a", str(path), "-E", "-z", "-r", "none"]
+    with dtach_server(path, argv, ready), shown(command, plain_env()) as terminal:
+        yield terminal
 
 
 @contextlib.contextmanager

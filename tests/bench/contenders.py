@@ -13,16 +13,14 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Protocol
 
 from tests.bench import commands, relay, terminals
 from tests.bench.multiplexers import Tmux
 from tests.bench.terminals import Terminal
 from tests.support.daemon import RuntimeDir
 
-PACKAGES: Final = {"dtach": "dtach", "abduco": "abduco", "tmux": "tmux", "screen": "screen", "cc": "gcc"}
-"""The Debian package that brings each program."""
-
+CONTROL = "tmux -C"
 COOKED, RAW = "-echo", "raw -echo"
 
 Open = Callable[[str, str], AbstractContextManager[Terminal]]
@@ -31,11 +29,6 @@ Open = Callable[[str, str], AbstractContextManager[Terminal]]
 
 class _Run(Protocol):
     def __call__(self, argv: list[str], ready: Path) -> AbstractContextManager[Terminal]: ...
-
-
-def absent() -> list[str]:
-    """Return the Debian packages of the peers that are not here."""
-    return [package for program, package in PACKAGES.items() if not _has(program)]
 
 
 def _has(program: str) -> bool:
@@ -75,7 +68,7 @@ class Contenders:
         if self._relay:
             found["relay"] = partial(relay.relay_terminal, self._relay)
         if self._tmux:
-            found["tmux -C"] = self._tmux.control_terminal
+            found[CONTROL] = self._tmux.control_terminal
         return self._openers(found)
 
     def commands(self) -> dict[str, Open]:

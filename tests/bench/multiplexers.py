@@ -1,4 +1,4 @@
-"""Where the sessions of tmux, screen and abduco live: servers in a private directory, and tmux's control mode.
+"""Where the sessions of tmux, screen and abduco live: servers in a private directory.
 
 A multiplexer keeps a picture of the screen and draws that; it need not pass all bytes on. tmux in control
 mode passes them all, escaped, in lines of `%output`.
@@ -19,7 +19,8 @@ from tests.support import processes
 from tests.support.waiting import wait_until
 
 COLS, ROWS = "80", "24"
-_SETTINGS: Final = ("exit-empty off", "status off")  # nothing but what the program prints is drawn
+_SETTINGS: Final = "set -g exit-empty off\nset -g status off\n"  # nothing but the program's output is drawn
+LEAVE_DEADLINE_S: Final = 5.0
 
 
 def plain_env(**more: str) -> dict[str, str]:
@@ -32,18 +33,21 @@ class Tmux:
     """One tmux server of our own, for all sessions of a run. Use it in a `with` block."""
 
     def __init__(self, where: Path) -> None:
-        self._command = ["tmux", "-S", str(where / "tmux"), "-f", "/dev/null"]
+        settings = where / "tmux.conf"
+        settings.write_text(_SETTINGS)
+        self._command = ["tmux", "-S", str(where / "tmux"), "-f", str(settings)]
 
     def __enter__(self) -> Tmux:
-        # What starts the server must set the first option too: it leaves when it has no session.
-        self._run("start-server", *(word for line in _SETTINGS for word in (";", "set", "-g", *line.split())))
+        self._run("start-server")
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._run("kill-server")
+        self._run("kill-server", is_needed=False)
 
-    def _run(self, *words: str) -> None:
-        subprocess.run([*self._command, *words], env=plain_env(), check=True, stdin=subprocess.DEVNULL)
+    def _run(self, *words: str, is_needed: bool = True) -> None:
+        quiet = None if is_needed else subprocess.DEVNULL
+        command = [*self._command, *words]
+        subprocess.run(command, env=plain_env(), check=is_needed, stdin=subprocess.DEVNULL, stderr=quiet)
 
     @contextlib.contextmanager
     def session(self, argv: list[str], ready: Path) -> Iterator[str]:
@@ -55,7 +59,8 @@ class Tmux:
             wait_until(ready.exists, what="the program under tmux is up")
             yield name
         finally:
-            self._run("kill-session", "-t", name)
+            # tmux 3.3a may crash when one of several control clients leaves; the next session starts another.
+            self._run("kill-session", "-t", name, is_needed=False)
 
     def attach(self, name: str) -> list[str]:
         """Return the command that attaches."""
@@ -71,7 +76,15 @@ class Tmux:
                 try:
                     yield _Control(client, name)
                 finally:
-                    client.kill()
+                    _leave(client)
+
+
+def _leave(client: subprocess.Popen[bytes]) -> None:
+    """Detach in the polite way."""
+    try:
+        client.communicate(timeout=LEAVE_DEADLINE_S)  # closes its input first
+    except subprocess.TimeoutExpired:
+        client.kill()
 
 
 class _Control:
@@ -83,7 +96,8 @@ class _Control:
     lost_bytes = 0
 
     def __init__(self, client: subprocess.Popen[bytes], session: str) -> None:
-        assert client.stdin is not None and client.stdout is not None
+        assert client.stdin is not None
+        assert client.stdout is not None
         self._in, self._out = client.stdin.fileno(), client.stdout.fileno()
         self._session = session
         self._rest = b""
@@ -115,7 +129,7 @@ def _unescaped(line: bytes) -> bytes:
 
 @contextlib.contextmanager
 def screen_session(where: Path, argv: list[str], ready: Path) -> Iterator[list[str]]:
-    """Run a program under a screen of its own; yields the command that attaches, and its environment."""
+    """Run a program under a screen of its own; yields the command that attaches, for `screen_env`."""
     ready.unlink(missing_ok=True)
     command, name = ["screen", "-c", "/dev/null"], ready.name
     quiet = subprocess.DEVNULL

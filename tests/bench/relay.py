@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +11,6 @@ from typing import Final
 from tests.bench.terminals import SocketTerminal, Terminal, connected, fresh, served
 
 SOURCE: Final = Path(__file__).with_name("relay.c")
-
-
-def has_compiler() -> bool:
-    return shutil.which("cc") is not None
 
 
 def compile_relay(where: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Three ways to hold a terminal, driven alike: a session of ptyd, streamed and direct, and dtach.
+"""Ways to hold a terminal at a socket, driven alike: a session of ptyd, streamed and direct, and dtach.
 
 Owns the clients, reduced to what is measured: no terminal of their own. dtach's protocol is packets of ten
 bytes in (type, length, eight bytes) and bare output out, over a raw socket; a streamed attachment of ptyd's
@@ -170,17 +170,17 @@ def has_dtach() -> bool:
 @contextlib.contextmanager
 def dtach_terminal(where: Path, argv: list[str], ready: Path) -> Iterator[Terminal]:
     """Run a program under dtach, attached; `ready` appears when it is up."""
-    with dtach_server(where, argv, ready) as path, connected(path) as sock:
+    path = fresh(where, "dtach")
+    with dtach_server(path, argv, ready), connected(path) as sock:
         sock.sendall(_PACKET.pack(_ATTACH, 0, b""))
         yield _Dtach(sock)
 
 
 @contextlib.contextmanager
-def dtach_server(where: Path, argv: list[str], ready: Path) -> Iterator[Path]:
-    """Run a program under a dtach of its own; yields its socket."""
-    path = fresh(where, "dtach")
+def dtach_server(path: Path, argv: list[str], ready: Path) -> Iterator[None]:
+    """Run a program under a dtach of its own, at a socket."""
     with served(["dtach", "-N", str(path), "-E", "-z", "-r", "none", *argv], path, ready):
-        yield path
+        yield
 
 
 @contextlib.contextmanager
