@@ -1,9 +1,11 @@
-"""`python -m tests.bench`: run all measurements, print the table, end every process."""
+"""`python -m tests.bench`: run all measurements, print the tables, end every process.
+
+Tables go to stdout, progress to stderr. `--save` is the run that README shows.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,11 +13,11 @@ from typing import Final
 
 import attrs
 
-from tests.bench import ending, few, host, sweep
+from tests.bench import ending, few, host, saving, sweep
 from tests.bench.crowd import Crowd
 from tests.bench.machine import absent, machine
 from tests.bench.private import cut_off, guarded
-from tests.bench.report import Figure, as_json, table
+from tests.bench.report import Figure
 from tests.support.daemon import RuntimeDir
 
 # Every adoption costs the zygote's crash budget one death.
@@ -55,32 +57,37 @@ QUICK: Final = Sizes(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print, and write the JSON; returns the exit status."""
+    """Measure, print, and write what is wanted; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of it, to see that it works")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample to FILE")
+    for name, what in (("json", "every sample"), ("markdown", "the tables"), ("plot", "an SVG")):
+        parser.add_argument(f"--{name}", type=Path, metavar="FILE", help=f"write {what} to FILE")
+    parser.add_argument("--save", action="store_true", help="write all three where README shows them")
     options = parser.parse_args(argv)
     sizes = QUICK if options.quick else Sizes()
     cut_off()
-    figures = guarded(lambda runtime: measure(runtime, sizes), SETTINGS)
+    for peer in absent():
+        _say(peer)
+    _say(", ".join(f"{key} {value}" for key, value in machine().items()))
+    figures = guarded(lambda runtime: few.measure(runtime, sizes.few, _say), SETTINGS)
+    figures += guarded(lambda runtime: measure(runtime, sizes), SETTINGS)
     _say("host service …")
     figures += guarded(lambda runtime: host.measure(runtime, sizes.host), SETTINGS)
     _say("base directory …")
     figures += guarded(lambda runtime: sweep.measure(runtime, sizes.sweep), SETTINGS)
-    if options.json:
-        options.json.write_text(json.dumps(as_json(figures, attrs.asdict(sizes), machine()), indent=2) + "\n")
-    print(table(figures))
+    command = "python -m tests.bench" + " --quick" * options.quick
+    run = saving.Run(figures=figures, sizes=attrs.asdict(sizes), machine=machine(), command=command)
+    run.write({saving.JSON: options.json, saving.TABLE: options.markdown, saving.PLOT: options.plot})
+    if options.save:
+        run.save()
+    print(run.text(saving.TABLE), end="")
     return 0
 
 
 def measure(runtime: RuntimeDir, sizes: Sizes) -> list[Figure]:
     """Run every measurement, those that need an empty daemon first."""
-    for one in absent():
-        _say(one)
-    _say(", ".join(f"{key} {value}" for key, value in machine().items()))
     crowded = Crowd(runtime)
     steps: list[tuple[str, Callable[[], list[Figure]]]] = [
-        ("one terminal and a few", lambda: few.measure(runtime, sizes.few, _say)),
         ("kill", lambda: ending.measure_kill(runtime, sizes.rounds, sizes.kills)),
         (f"{sizes.idle_sessions} sessions", lambda: crowded.fill(sizes.idle_sessions)),
         ("idle", lambda: crowded.measure_idle(sizes.idle_rounds, sizes.idle_s)),

@@ -32,6 +32,7 @@ class _Screen:
     """The other end of a command's terminal."""
 
     lost_bytes = 0  # a command does not tell
+    calm_s = 0.1
 
     def __init__(self, master: int) -> None:
         self._master = master

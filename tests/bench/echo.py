@@ -11,7 +11,7 @@ import attrs
 
 from tests.bench.contenders import COOKED, RAW, Contenders, Open
 from tests.bench.report import Figure, percentile
-from tests.bench.rounds import END, GO, beside, in_turns, is_ours, on_go, peers, wake
+from tests.bench.rounds import END, GO, beside, in_turns, on_go, peers, wake
 from tests.bench.streams import LINE
 from tests.bench.terminals import Terminal
 

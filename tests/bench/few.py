@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 import attrs
@@ -24,24 +25,32 @@ class Sizes:
     keys: int = 1000
     flooded_keys: int = 200
     presses: int = 3
+    outputs: Sequence[str] = streams.OUTPUTS
+    attached_outputs: Sequence[str] = streams.OUTPUTS[:3]
 
 
 FULL: Final = Sizes()
 QUICK: Final = Sizes(
-    rounds=3, stream_mib=4, attached_mib=2, flood_mib=2, keys=200, flooded_keys=50, presses=1
+    rounds=3,
+    stream_mib=4,
+    attached_mib=2,
+    flood_mib=2,
+    keys=200,
+    flooded_keys=50,
+    presses=1,
+    attached_outputs=[streams.TEXT],
 )
 
 
 def measure(runtime: RuntimeDir, sizes: Sizes, say: Callable[[str], None]) -> list[Figure]:
-    """Measure everybody who is here, `say` what is next."""
+    """Measure everybody who is here; `say` tells what is next."""
     where, rounds = runtime.base, sizes.rounds
     with Contenders(runtime) as here:
+        at_socket = partial(streams.measure_throughput, here, where, rounds, sizes.stream_mib)
+        attached = partial(streams.measure_attached, here, where, rounds, sizes.attached_mib)
         steps: list[tuple[str, Callable[[], list[Figure]]]] = [
-            ("throughput", lambda: streams.measure_throughput(here, where, rounds, sizes.stream_mib)),
-            (
-                "through the attach commands",
-                lambda: streams.measure_attached(here, where, rounds, sizes.attached_mib),
-            ),
+            ("throughput", lambda: at_socket(sizes.outputs)),
+            ("throughput of the attach commands", lambda: attached(sizes.attached_outputs)),
             ("four floods", lambda: streams.measure_four(here, where, rounds, sizes.flood_mib)),
             ("echo", lambda: echo.measure_echo(here, rounds, sizes.keys, sizes.flooded_keys)),
             ("Ctrl-C", lambda: interrupt.measure_interrupt(here, rounds, sizes.presses)),

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from tests.bench.terminals import ANSWER_DEADLINE_S, RECEIVE_BYTES, Terminal, fresh, readable
+from tests.bench.terminals import ANSWER_DEADLINE_S, RECEIVE_BYTES, SOCKET_CALM_S, Terminal, fresh, readable
 from tests.support import processes
 from tests.support.waiting import wait_until
 
@@ -94,6 +94,7 @@ class _Control:
     """
 
     lost_bytes = 0
+    calm_s = SOCKET_CALM_S
 
     def __init__(self, client: subprocess.Popen[bytes], session: str) -> None:
         assert client.stdin is not None

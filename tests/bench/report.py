@@ -177,11 +177,9 @@ def number(value: float) -> str:
 # -- JSON ------------------------------------------------------------------------------------------
 
 
-def as_json(
-    figures: Sequence[Figure], sizes: Mapping[str, Any], machine: Mapping[str, Any]
-) -> dict[str, Any]:
+def as_json(figures: Sequence[Figure], **circumstances: Any) -> dict[str, Any]:
     """Return everything that was measured, with where and how much."""
-    return {"machine": dict(machine), "sizes": dict(sizes), "figures": [_as_row(one) for one in figures]}
+    return {**circumstances, "figures": [_as_row(figure) for figure in figures]}
 
 
 def _as_row(figure: Figure) -> dict[str, Any]:

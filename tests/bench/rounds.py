@@ -22,8 +22,6 @@ END: Final = b"THE-END"
 GO: Final = b"go\n"
 NUDGE_S: Final = 0.1
 """Between two wake-up calls: a command that is just starting may throw away what was typed before."""
-CALM_S: Final = 0.1
-"""So long nothing comes before a measurement begins."""
 
 T = TypeVar("T")
 
@@ -70,7 +68,7 @@ def wake(terminal: Terminal, keys: bytes, answer: bytes) -> None:
         terminal.send(terminal.encode(keys))
         while answer not in heard and terminal.wait(NUDGE_S):
             heard += terminal.decode(terminal.receive())
-    while terminal.wait(CALM_S):
+    while terminal.wait(terminal.calm_s):
         terminal.decode(terminal.receive())
 
 
@@ -109,7 +107,7 @@ def _work(work: Callable[[], object]) -> None:
     try:
         work()
         status = 0
-    except BaseException:  # noqa: BLE001 - to be told by this process: nothing above it is ours to run
+    except Exception:  # noqa: BLE001 - to be told by this process: nothing above it is ours to run
         traceback.print_exc(file=sys.stderr)
         sys.stderr.flush()
     finally:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +19,14 @@ from tests.bench.terminals import Terminal
 
 MIB: Final = 1 << 20
 LINE: Final = b"x" * 63 + b"\n"
+TEXT: Final = "text, cooked"
+OUTPUTS: Final = (
+    TEXT,
+    "coloured listing, cooked",
+    "text, raw",
+    "coloured listing, raw",
+    "random bytes, raw",  # only raw: cooking changes them
+)
 AT_ONCE: Final = 4
 _SLOWER: Final = {"tmux": 4, "screen": 4, CONTROL: 8}
 """How much less these are given, as a divisor: it is a rate, and they would take most of the time."""
@@ -74,58 +82,60 @@ def _listing() -> bytes:
     return "".join(lines).encode()[: MIB - 5] + b"\x1b[0m\n"
 
 
-def outputs() -> list[Output]:
-    """Return everything that is printed at a socket; random bytes only raw, as cooking changes them."""
-    text, listing = LINE * (MIB // len(LINE)), _listing()
-    return [
-        Output(name="text, cooked", block=text, modes=COOKED),
-        Output(name="coloured listing, cooked", block=listing, modes=COOKED),
-        Output(name="text, raw", block=text, modes=RAW),
-        Output(name="coloured listing, raw", block=listing, modes=RAW),
-        Output(name="random bytes, raw", block=random.Random(2).randbytes(MIB), modes=RAW),
-    ]
+def output(name: str) -> Output:
+    """Return what is printed under one of the names of OUTPUTS."""
+    match name.split(","):
+        case ["text", modes]:
+            block = LINE * (MIB // len(LINE))
+        case ["coloured listing", modes]:
+            block = _listing()
+        case [_, modes]:
+            block = random.Random(2).randbytes(MIB)
+    return Output(name=name, block=block, modes=RAW if modes == " raw" else COOKED)
 
 
 # -- at a socket -----------------------------------------------------------------------------------
 
 
-def measure_throughput(contenders: Contenders, where: Path, rounds: int, size_mib: int) -> list[Figure]:
-    """Measure MiB/s as a client at the socket gets them, for everything that is printed."""
+def measure_throughput(
+    contenders: Contenders, where: Path, rounds: int, size_mib: int, names: Sequence[str]
+) -> list[Figure]:
+    """Measure MiB/s as a client at the socket gets them, for each of OUTPUTS that is named."""
     lossless = contenders.sockets("pace")
     skipping = {
         f"{name}, `skip`": opened for name, opened in contenders.sockets("skip").items() if is_ours(name)
     }
     figures = []
-    for number, output in enumerate(outputs()):
-        chosen = lossless if number else {**lossless, **skipping}
-        if output.modes == RAW:
-            chosen = {name: opened for name, opened in chosen.items() if name != CONTROL}
-        figures += _of_output(output, chosen, where, rounds, size_mib)
+    for printed in map(output, names):
+        chosen = {**lossless, **skipping} if printed.name == TEXT else dict(lossless)
+        if printed.modes == RAW:
+            chosen.pop(CONTROL, None)  # it would take most of the time
+        figures += _of_output(printed, chosen, where, rounds, size_mib)
     return figures
 
 
 def _of_output(
-    output: Output, contenders: Mapping[str, Open], where: Path, rounds: int, size_mib: int
+    printed: Output, contenders: Mapping[str, Open], where: Path, rounds: int, size_mib: int
 ) -> list[Figure]:
     lost: dict[str, int] = dict.fromkeys(contenders, 0)
 
     def drain(name: str, open_terminal: Open) -> float:
         path, _ = files.get(name, files[""])
-        with open_terminal(on_go(f"cat {path}"), output.modes) as terminal:
+        with open_terminal(on_go(f"cat {path}"), printed.modes) as terminal:
             count, spent_s = _drain(terminal)
             lost[name] = max(lost[name], terminal.lost_bytes)
             return count / MIB / spent_s
 
-    with output.files(where, size_mib) as files:
+    with printed.files(where, size_mib) as files:
         samples = in_turns(contenders, rounds, drain)
     return [
         Figure(
-            name=f"{size_mib} MiB of {output.name}: {name}",
+            name=f"{size_mib} MiB of {printed.name}: {name}",
             unit="MiB/s",
             samples=found,
             peers=peers(samples),
             against="dtach",
-            at_least=_at_least(name, output.modes),
+            at_least=_at_least(name, printed.modes),
             is_relative=True,
             note=_note(name, lost[name] / (size_mib * MIB)),
             group="throughput",
@@ -158,27 +168,29 @@ def _drain(terminal: Terminal) -> tuple[int, float]:
 # -- through the attach commands -------------------------------------------------------------------
 
 
-def measure_attached(contenders: Contenders, where: Path, rounds: int, size_mib: int) -> list[Figure]:
+def measure_attached(
+    contenders: Contenders, where: Path, rounds: int, size_mib: int, names: Sequence[str]
+) -> list[Figure]:
     """Measure how fast a program prints through the attach commands, until the end of it is on the screen."""
     figures = []
-    for output in outputs()[:3]:
-        figures += _of_attached(output, contenders.commands(), where, rounds, size_mib)
+    for printed in map(output, names):
+        figures += _of_attached(printed, contenders.commands(), where, rounds, size_mib)
     return figures
 
 
 def _of_attached(
-    output: Output, contenders: Mapping[str, Open], where: Path, rounds: int, size_mib: int
+    printed: Output, contenders: Mapping[str, Open], where: Path, rounds: int, size_mib: int
 ) -> list[Figure]:
     def drain(name: str, open_terminal: Open) -> float:
         path, mib = files.get(name, files[""])
-        with open_terminal(on_go(f"cat {path}"), output.modes) as terminal:
+        with open_terminal(on_go(f"cat {path}"), printed.modes) as terminal:
             return mib / _drain(terminal)[1]
 
-    with output.files(where, size_mib) as files:
+    with printed.files(where, size_mib) as files:
         samples = in_turns(contenders, rounds, drain)
     return [
         Figure(
-            name=f"{size_mib} MiB of {output.name}, under a terminal: `{name}`",
+            name=f"{size_mib} MiB of {printed.name}, under a terminal: `{name}`",
             unit="MiB/s",
             samples=found,
             peers=peers(samples),
@@ -196,16 +208,16 @@ def _of_attached(
 
 def measure_four(contenders: Contenders, where: Path, rounds: int, size_mib: int) -> list[Figure]:
     """Measure MiB/s of four programs together, each with a client of its own."""
-    output = outputs()[0]
+    printed = output(TEXT)
     chosen = contenders.sockets("pace")
     chosen.pop(CONTROL, None)  # tmux 3.3a may crash when several of its control clients leave
     chosen.update((name, opened) for name, opened in contenders.commands().items() if name == "tmux")
 
     def drain(name: str, open_terminal: Open) -> float:
         path, mib = files.get(name, files[""])
-        return AT_ONCE * mib / _drain_at_once(open_terminal, f"cat {path}", output.modes)
+        return AT_ONCE * mib / _drain_at_once(open_terminal, f"cat {path}", printed.modes)
 
-    with output.files(where, size_mib) as files:
+    with printed.files(where, size_mib) as files:
         samples = in_turns(chosen, rounds, drain)
     targets = {"direct": ("dtach", 0.95), "streamed": ("tmux", 1.5)}
     return [

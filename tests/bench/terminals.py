@@ -29,6 +29,7 @@ from tests.support.waiting import wait_until
 
 RECEIVE_BYTES: Final = 256 << 10
 ANSWER_DEADLINE_S: Final = 60.0
+SOCKET_CALM_S: Final = 0.01
 _PACKET: Final = struct.Struct("BB8s")
 _PUSH, _ATTACH = 0, 1
 _NUMBERS: Final = itertools.count()
@@ -64,6 +65,10 @@ class Terminal(Protocol):
     def lost_bytes(self) -> int:
         """Output that the client was told it will not get."""
 
+    @property
+    def calm_s(self) -> float:
+        """How long nothing comes after a first answer once the client has done all that it does at first."""
+
 
 def readable(fd: int, wait_s: float) -> bool:
     """Tell whether there is something to read within `wait_s`."""
@@ -76,6 +81,7 @@ class SocketTerminal:
     """A client whose messages are bytes of a stream, and bare ones unless a subclass knows better."""
 
     lost_bytes = 0  # who sends bare bytes waits for its readers
+    calm_s = SOCKET_CALM_S
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -128,6 +134,8 @@ class _Streamed(SocketTerminal):
 
 
 class _Direct:
+    calm_s = SOCKET_CALM_S
+
     def __init__(self, direct: Direct) -> None:
         self.lost_bytes = 0
         self._direct = direct
