@@ -11,12 +11,13 @@ import attrs
 
 from tests.bench.contenders import COOKED, RAW, Contenders, Open
 from tests.bench.report import Figure, percentile
-from tests.bench.rounds import END, GO, beside, in_turns, on_go, peers, wake
+from tests.bench.rounds import END, GO, beside, on_go, orders, peers, wake
 from tests.bench.streams import LINE
 from tests.bench.terminals import Terminal
 
 KEY: Final = b"j"  # ends no escape sequence that a terminal is likely to be sent
-WARM_UP_KEYS: Final = 50
+TURNS: Final = 5
+WARM_UP_KEYS: Final = 20
 FLOODED_LONGEST_S: Final = 4.0
 FLOOD_UP_S: Final = 0.2
 ITSELF: Final = "itself, idle"
@@ -71,27 +72,37 @@ class _Echoes:
 def measure_echo(contenders: Contenders, rounds: int, keys: int, flooded_keys: int) -> list[Figure]:
     """Measure the time from a key's being sent to its coming back, through `cat` on a raw terminal.
 
-    First while nothing else happens, then while a second client reads a session that floods: of the same
-    server, or of another one where each serves one session.
+    First while nothing else happens: all terminals of a round are open, and each has its turn several times
+    over, as a key's way depends on which cores its processes happen to be on. Then while a second client
+    reads a session that floods: of the same server, or of another one where each serves one session.
     """
+    samples = []
+    for openers in (contenders.sockets("skip"), contenders.commands()):
+        flooding = openers | contenders.sockets("pace")  # at a socket, a client that reads all of it
+        found: dict[str, list[_Echoes]] = {name: [] for name in openers}
+        for order in orders(openers, rounds):
+            for name, echoes in _round({name: openers[name] for name in order}, flooding, keys, flooded_keys):
+                found[name].append(echoes)
+        samples.append(found)
+    figures = [_idle_figures(found) for found in samples] + [_flooded_figures(found) for found in samples]
+    return [figure for some in figures for figure in some]
 
-    def type_keys(name: str, open_terminal: Open) -> _Echoes:
-        with open_terminal("exec cat", RAW) as terminal:
+
+def _round(
+    openers: Mapping[str, Open], flooding: Mapping[str, Open], keys: int, flooded_keys: int
+) -> Iterator[tuple[str, _Echoes]]:
+    with contextlib.ExitStack() as stack:
+        opened = {name: stack.enter_context(opener("exec cat", RAW)) for name, opener in openers.items()}
+        for terminal in opened.values():
             wake(terminal, KEY, KEY)
-            _type(terminal, WARM_UP_KEYS)
-            idle = _type(terminal, keys)
-            with _flood_beside(flooding.get(name, open_terminal)):
-                return _Echoes(idle, _type(terminal, flooded_keys, FLOODED_LONGEST_S))
-
-    flooding = contenders.sockets("pace")  # the client that reads all of it
-    at_socket = in_turns(contenders.sockets("skip"), rounds, type_keys)
-    attached = in_turns(contenders.commands(), rounds, type_keys)
-    return [
-        *_idle_figures(at_socket),
-        *_idle_figures(attached),
-        *_flooded_figures(at_socket),
-        *_flooded_figures(attached),
-    ]
+        idle: dict[str, list[float]] = {name: [] for name in opened}
+        for _ in range(TURNS):
+            for name, terminal in opened.items():
+                _type(terminal, WARM_UP_KEYS)
+                idle[name] += _type(terminal, max(1, keys // TURNS))
+        for name, terminal in opened.items():
+            with _flood_beside(flooding[name]):
+                yield name, _Echoes(idle[name], _type(terminal, flooded_keys, FLOODED_LONGEST_S))
 
 
 def _type(terminal: Terminal, keys: int, longest_s: float = float("inf")) -> list[float]:

@@ -125,7 +125,7 @@ class _Control:
 
 
 def _unescaped(line: bytes) -> bytes:
-    return codecs.escape_decode(line.split(b" ", 2)[2])[0]  # type: ignore[attr-defined, no-any-return]
+    return codecs.escape_decode(line.split(b" ", 2)[2])[0]
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, TypeVar
 
 from tests.bench.contenders import Open
@@ -31,10 +31,17 @@ def in_turns(
 ) -> dict[str, list[T]]:
     """Measure every contender once a round; returns each one's results, a round each."""
     samples: dict[str, list[T]] = {name: [] for name in contenders}
-    for number in range(rounds):
-        for name in list(contenders) if number % 2 else list(reversed(contenders)):
+    for order in orders(contenders, rounds):
+        for name in order:
             samples[name].append(measure(name, contenders[name]))
     return samples
+
+
+def orders(names: Iterable[str], rounds: int) -> Iterator[list[str]]:
+    """Yield the order of each round."""
+    forth = list(names)
+    for number in range(rounds):
+        yield forth if number % 2 else forth[::-1]
 
 
 def peers(samples: Mapping[str, Sequence[T]]) -> dict[str, Sequence[T]]:

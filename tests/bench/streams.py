@@ -7,6 +7,7 @@ import os
 import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -242,7 +243,7 @@ def _drain_at_once(open_terminal: Open, command: str, modes: str) -> float:
         opened = [stack.enter_context(open_terminal(on_go(command), modes)) for _ in range(AT_ONCE)]
         for terminal in opened:
             wake(terminal, b"\n", END)
-        pids = [stack.enter_context(beside(lambda t=terminal: count_until_end(t))) for terminal in opened]
+        pids = [stack.enter_context(beside(partial(count_until_end, terminal))) for terminal in opened]
         began = time.perf_counter()
         for terminal in opened:
             terminal.send(terminal.encode(GO))
