@@ -7,21 +7,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import attrs
 
-from tests.bench import ending, few, host, saving, sweep
-from tests.bench.crowd import Crowd
+from tests.bench import ending, few, host, many, saving, sweep
 from tests.bench.machine import absent, machine
 from tests.bench.private import cut_off, guarded
-from tests.bench.report import Figure
-from tests.support.daemon import RuntimeDir
-
-# Every adoption costs the zygote's crash budget one death.
-SETTINGS: Final = {"PTYD_CRASH_BUDGET": "1000", "PTYD_RING_LINGER_S": "1"}
 
 
 @attrs.frozen(kw_only=True)
@@ -31,12 +25,7 @@ class Sizes:
     rounds: int = 5
     few: few.Sizes = few.FULL
     kills: int = 20
-    lists: int = 20
-    idle_sessions: int = 500
-    idle_s: float = 10.0
-    idle_rounds: int = 2
-    sessions: int = 1000
-    adoptions: int = 3
+    many: many.Sizes = many.FULL
     host: host.Sizes = host.FULL
     sweep: sweep.Sizes = sweep.FULL
 
@@ -45,12 +34,7 @@ QUICK: Final = Sizes(
     rounds=3,
     few=few.QUICK,
     kills=5,
-    lists=5,
-    idle_sessions=50,
-    idle_s=2.0,
-    idle_rounds=1,
-    sessions=100,
-    adoptions=1,
+    many=many.QUICK,
     host=host.QUICK,
     sweep=sweep.QUICK,
 )
@@ -69,12 +53,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     for peer in absent():
         _say(peer)
     _say(", ".join(f"{key} {value}" for key, value in machine().items()))
-    figures = guarded(lambda runtime: few.measure(runtime, sizes.few, _say), SETTINGS)
-    figures += guarded(lambda runtime: measure(runtime, sizes), SETTINGS)
+    figures = guarded(lambda runtime: few.measure(runtime, sizes.few, _say), many.SETTINGS)
+    _say("kill …")
+    figures += guarded(lambda runtime: ending.measure_kill(runtime, sizes.rounds, sizes.kills), many.SETTINGS)
+    figures += guarded(lambda runtime: many.measure(runtime, sizes.many), many.SETTINGS)
     _say("host service …")
-    figures += guarded(lambda runtime: host.measure(runtime, sizes.host), SETTINGS)
+    figures += guarded(lambda runtime: host.measure(runtime, sizes.host), many.SETTINGS)
     _say("base directory …")
-    figures += guarded(lambda runtime: sweep.measure(runtime, sizes.sweep), SETTINGS)
+    figures += guarded(lambda runtime: sweep.measure(runtime, sizes.sweep), many.SETTINGS)
     command = "python -m tests.bench" + " --quick" * options.quick
     run = saving.Run(figures=figures, sizes=attrs.asdict(sizes), machine=machine(), command=command)
     run.write({saving.JSON: options.json, saving.TABLE: options.markdown, saving.PLOT: options.plot})
@@ -82,25 +68,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         run.save()
     print(run.text(saving.TABLE), end="")
     return 0
-
-
-def measure(runtime: RuntimeDir, sizes: Sizes) -> list[Figure]:
-    """Run every measurement, those that need an empty daemon first."""
-    crowded = Crowd(runtime)
-    steps: list[tuple[str, Callable[[], list[Figure]]]] = [
-        ("kill", lambda: ending.measure_kill(runtime, sizes.rounds, sizes.kills)),
-        (f"{sizes.idle_sessions} sessions", lambda: crowded.fill(sizes.idle_sessions)),
-        ("idle", lambda: crowded.measure_idle(sizes.idle_rounds, sizes.idle_s)),
-        (f"{sizes.sessions} sessions", lambda: crowded.fill(sizes.sessions)),
-        ("memory", crowded.measure_memory),
-        ("list", lambda: crowded.measure_list(sizes.rounds, sizes.lists)),
-        ("adoption", lambda: crowded.measure_adoption(sizes.adoptions)),
-    ]
-    figures: list[Figure] = []
-    for name, step in steps:
-        _say(f"{name} …")
-        figures += step()
-    return figures
 
 
 def _say(text: str) -> None:

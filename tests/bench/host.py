@@ -16,9 +16,9 @@ from typing import Any, Final
 
 import attrs
 
-from tests.bench.crowd import process_s
 from tests.bench.private import cut_off, guarded
 from tests.bench.report import Figure, host_figure, percentile, table
+from tests.bench.usage import process_s
 from tests.support.daemon import RuntimeDir
 from tests.support.host import HostService
 from tests.support.rpc import Rpc

@@ -16,7 +16,7 @@ import attrs
 
 from tests.bench.report import Figure, grouped, number, peers_of, ratio_text
 
-PLOTTED: Final = ("throughput", "echo", "flood", "latency", "many sessions")
+PLOTTED: Final = ("throughput", "echo", "flood", "latency")
 """Only what has a peer beside it: a bar alone says nothing."""
 
 COLUMN, MARGIN, COLUMNS = 510, 16, 2

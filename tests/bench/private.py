@@ -17,6 +17,7 @@ def cut_off() -> None:
     """Leave any ptyd of whoever runs this alone."""
     for name in [name for name in os.environ if name.startswith(STRANGERS)]:
         del os.environ[name]
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each process would compile all of ours anew
     os.environ.update(PTYD_TEST="1", PTYD_ALLOW_NESTED="1")
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import select
-import shutil
 import socket
 import struct
 import subprocess
@@ -169,10 +168,6 @@ class _Direct:
             case NotificationReceived("session.gap", params):
                 self.lost_bytes += params["to"] - params["from"]
         return b""
-
-
-def has_dtach() -> bool:
-    return shutil.which("dtach") is not None
 
 
 @contextlib.contextmanager

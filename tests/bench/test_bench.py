@@ -9,42 +9,65 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.bench import __main__ as bench
-from tests.bench import host, saving, sweep
+from tests.bench import ending, host, lifecycle, many, saving, sweep
 from tests.bench.machine import machine
 from tests.bench.plot import plot
 from tests.bench.report import Figure, as_json, from_json, grouped, percentile, table
-from tests.bench.terminals import has_dtach
+from tests.bench.tmux_server import has_tmux
 from tests.support.daemon import RuntimeDir
 
-TINY = bench.Sizes(
-    rounds=1,
-    kills=1,
-    lists=1,
-    idle_sessions=1,
+TINY_CROWD = many.Sizes(
+    levels=(1, 2),
+    idle=1,
     idle_s=0.1,
     idle_rounds=1,
-    sessions=2,
-    adoptions=1,
+    rounds=1,
+    lists=1,
+    commands=1,
+    attaches=1,
+    keys=5,
+    restarts=1,
+    lifecycle=lifecycle.Sizes(rounds=1, births=1, commands=1, burst=2, kills=1),
 )
 
 
-def test_every_target_of_the_issue_is_measured(runtime: RuntimeDir) -> None:
-    figures = bench.measure(runtime.start(**bench.SETTINGS), TINY)
-    targets = [figure.target for figure in figures if figure.target]
-    assert targets == [
-        "≤ 20 ms",
-        "≤ 1 % of a core",
-        "≤ 1024 KiB",
-        "≤ 15 ms",
-        "≤ 5 s",
-    ]
+def test_the_target_of_a_kill_is_measured(daemon: RuntimeDir) -> None:
+    figures = ending.measure_kill(daemon, rounds=1, kills=1)
+    assert [figure.target for figure in figures if figure.target] == ["≤ 20 ms"]
     assert all(sample >= 0 for figure in figures for sample in figure.samples)
-    relative = [figure for figure in figures if figure.is_relative]
-    assert all(bool(figure.peers) == has_dtach() for figure in relative)
     sections = len(list(grouped(figures)))
     assert len(table(figures).splitlines()) == len(figures) + 5 * sections - 1
     assert from_json(json.loads(json.dumps(as_json(figures, machine=machine())))["figures"]) == figures
+
+
+def test_every_target_of_many_sessions_is_measured(runtime: RuntimeDir) -> None:
+    runtime.start(**many.SETTINGS)
+    figures = many.measure(runtime, TINY_CROWD)
+    targets = [figure.target for figure in figures if figure.target]
+    births = ["≤ 1.5 × tmux", "≤ 15 ms", "≤ 1 × tmux -C"]
+    attach = ["≤ 2 ms"] * 4
+    assert targets == [
+        "≤ 43945 KiB",
+        "≤ 0.5 % of a core",
+        *births,
+        "≤ 4 × python",
+        *attach,
+        "≤ 20 KiB",
+        "≤ 585 KiB",
+        *births,
+        "≤ 0.3 × tmux -C",
+        "≤ 15 ms",
+        "≤ 4 × python",
+        *attach,
+        *["≤ 1.1 × ptyd alone"] * 4,
+        "≤ 1.25 × ptyd alone",
+        "≤ 1.5 s",
+        "≤ 5 s",
+        "≤ 3 s",
+    ]
+    relative = [figure for figure in figures if figure.is_relative and figure.against.startswith("tmux")]
+    assert all(bool(figure.peers) == has_tmux() for figure in relative)
+    assert len({figure.name for figure in figures}) == len(figures)
 
 
 def test_every_target_of_the_host_service_is_measured(daemon: RuntimeDir) -> None:
