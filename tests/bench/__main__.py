@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import attrs
 
-from tests.bench import ending, host, many, saving, streams, sweep
+from tests.bench import ending, few, host, many, saving, sweep
 from tests.bench.machine import absent, machine
 from tests.bench.private import cut_off, guarded
-from tests.bench.report import Figure
-from tests.support.daemon import RuntimeDir
 
 
 @attrs.frozen(kw_only=True)
@@ -25,8 +23,7 @@ class Sizes:
     """How much is measured."""
 
     rounds: int = 5
-    stream_mib: int = 64
-    keys: int = 1000
+    few: few.Sizes = few.FULL
     kills: int = 20
     many: many.Sizes = many.FULL
     host: host.Sizes = host.FULL
@@ -35,8 +32,7 @@ class Sizes:
 
 QUICK: Final = Sizes(
     rounds=3,
-    stream_mib=16,
-    keys=300,
+    few=few.QUICK,
     kills=5,
     many=many.QUICK,
     host=host.QUICK,
@@ -54,10 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     sizes = QUICK if options.quick else Sizes()
     cut_off()
-    for one in absent():
-        _say(one)
+    for peer in absent():
+        _say(peer)
     _say(", ".join(f"{key} {value}" for key, value in machine().items()))
-    figures = guarded(lambda runtime: measure(runtime, sizes), many.SETTINGS)
+    figures = guarded(lambda runtime: few.measure(runtime, sizes.few, _say), many.SETTINGS)
+    _say("kill …")
+    figures += guarded(lambda runtime: ending.measure_kill(runtime, sizes.rounds, sizes.kills), many.SETTINGS)
     figures += guarded(lambda runtime: many.measure(runtime, sizes.many), many.SETTINGS)
     _say("host service …")
     figures += guarded(lambda runtime: host.measure(runtime, sizes.host), many.SETTINGS)
@@ -70,20 +68,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         run.save()
     print(run.text(saving.TABLE), end="")
     return 0
-
-
-def measure(runtime: RuntimeDir, sizes: Sizes) -> list[Figure]:
-    """Run every measurement of few sessions, in a runtime directory where ptyd runs and has none."""
-    steps: list[tuple[str, Callable[[], list[Figure]]]] = [
-        ("throughput", lambda: streams.measure_throughput(runtime, sizes.rounds, sizes.stream_mib)),
-        ("echo", lambda: streams.measure_echo(runtime, sizes.rounds, sizes.keys)),
-        ("kill", lambda: ending.measure_kill(runtime, sizes.rounds, sizes.kills)),
-    ]
-    figures: list[Figure] = []
-    for name, step in steps:
-        _say(f"{name} …")
-        figures += step()
-    return figures
 
 
 def _say(text: str) -> None:

@@ -9,16 +9,13 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.bench import __main__ as bench
-from tests.bench import host, lifecycle, many, saving, sweep
+from tests.bench import ending, host, lifecycle, many, saving, sweep
 from tests.bench.machine import machine
 from tests.bench.plot import plot
 from tests.bench.report import Figure, as_json, from_json, grouped, percentile, table
-from tests.bench.terminals import has_dtach
 from tests.bench.tmux_server import has_tmux
 from tests.support.daemon import RuntimeDir
 
-TINY = bench.Sizes(rounds=1, stream_mib=1, keys=5, kills=1)
 TINY_CROWD = many.Sizes(
     levels=(1, 2),
     idle=1,
@@ -34,22 +31,10 @@ TINY_CROWD = many.Sizes(
 )
 
 
-def test_every_target_of_few_sessions_is_measured(daemon: RuntimeDir) -> None:
-    figures = bench.measure(daemon, TINY)
-    targets = [figure.target for figure in figures if figure.target]
-    assert targets == [
-        "≥ 1 × dtach",
-        "≥ 1 × dtach",
-        "≥ 1.1 × dtach",
-        "≥ 1.1 × dtach",
-        "≤ 1.5 × dtach",
-        "≤ 1 × dtach",
-        "≤ 1.15 × dtach",
-        "≤ 20 ms",
-    ]
+def test_the_target_of_a_kill_is_measured(daemon: RuntimeDir) -> None:
+    figures = ending.measure_kill(daemon, rounds=1, kills=1)
+    assert [figure.target for figure in figures if figure.target] == ["≤ 20 ms"]
     assert all(sample >= 0 for figure in figures for sample in figure.samples)
-    relative = [figure for figure in figures if figure.is_relative]
-    assert all(bool(figure.peers) == has_dtach() for figure in relative)
     sections = len(list(grouped(figures)))
     assert len(table(figures).splitlines()) == len(figures) + 5 * sections - 1
     assert from_json(json.loads(json.dumps(as_json(figures, machine=machine())))["figures"]) == figures
