@@ -52,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     cut_off()
     for peer in absent():
         _say(peer)
-    _say(", ".join(f"{key} {value}" for key, value in machine().items()))
+    where = machine()
+    _say(", ".join(f"{key} {value}" for key, value in where.items()))
     figures = guarded(lambda runtime: few.measure(runtime, sizes.few, _say), many.SETTINGS)
     _say("kill …")
     figures += guarded(lambda runtime: ending.measure_kill(runtime, sizes.rounds, sizes.kills), many.SETTINGS)
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _say("base directory …")
     figures += guarded(lambda runtime: sweep.measure(runtime, sizes.sweep), many.SETTINGS)
     command = "python -m tests.bench" + " --quick" * options.quick
-    run = saving.Run(figures=figures, sizes=attrs.asdict(sizes), machine=machine(), command=command)
+    run = saving.Run(figures=figures, sizes=attrs.asdict(sizes), machine=where, command=command)
     run.write({saving.JSON: options.json, saving.TABLE: options.markdown, saving.PLOT: options.plot})
     if options.save:
         run.save()

@@ -19,7 +19,7 @@ from tests.bench.report import Figure, percentile
 from tests.bench.terminals import Terminal, direct_terminal, ptyd_terminal
 from tests.support.daemon import RuntimeDir
 
-ALONE: Final = "ptyd alone"
+ALONE: Final = "itself, alone"
 WARM_UP_KEYS: Final = 50
 FLAT: Final = 1.25
 """What still counts as the same time: the rounds of one ptyd differ by as much."""

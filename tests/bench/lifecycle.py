@@ -35,7 +35,7 @@ FULL: Final = Sizes()
 QUICK: Final = Sizes(rounds=2, births=4, commands=1, burst=8, kills=4)
 
 
-def measure(crowd: Crowd, sizes: Sizes) -> list[Figure]:
+def measure(crowd: Crowd, sizes: Sizes, *, is_plotted: bool) -> list[Figure]:
     """Measure beside the crowd as it is; it is the same again afterwards."""
     samples: defaultdict[str, list[float]] = defaultdict(list)
     with crowd.runtime.connect() as rpc, Doorbell(crowd.runtime.base / "bell") as bell:
@@ -44,7 +44,8 @@ def measure(crowd: Crowd, sizes: Sizes) -> list[Figure]:
             for name, sample in _round(births, sizes, is_turned=number % 2 == 1).items():
                 samples[name].append(sample)
     crowd.wait_alone()
-    return [*_births(crowd.count, samples), *_ends(crowd.count, samples)]
+    figures = [*_births(crowd.count, samples), *_ends(crowd.count, samples)]
+    return [attrs.evolve(figure, is_plotted=is_plotted) for figure in figures]
 
 
 def _round(births: Births, sizes: Sizes, *, is_turned: bool) -> dict[str, float]:

@@ -41,6 +41,7 @@ def measure_list(crowd: Crowd, rounds: int, lists: int, commands: int, is_last: 
         at_most=0.3 if is_last else None,
         is_relative=True,
         group="many sessions",
+        is_plotted=is_last,
     )
     within = attrs.evolve(
         beside_tmux, name=f"{beside_tmux.name}, by itself", peers={}, is_relative=False, at_most=ALONE_MS
@@ -54,6 +55,7 @@ def measure_list(crowd: Crowd, rounds: int, lists: int, commands: int, is_last: 
         at_most=4,
         is_relative=True,
         group="many sessions",
+        is_plotted=is_last,
         note="python: the start and end of one that does nothing",
     )
     return [beside_tmux, *([within] if is_last else []), command]

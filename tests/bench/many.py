@@ -109,7 +109,7 @@ def _fill(crowd: Crowd, level: int) -> list[Figure]:
 def _steps_of_level(crowd: Crowd, footprint: Footprint, sizes: Sizes, *, is_last: bool) -> list[Step]:
     return [
         ("memory", lambda: footprint.measure() if crowd.count > 1 else []),
-        ("births and ends", lambda: lifecycle.measure(crowd, sizes.lifecycle)),
+        ("births and ends", lambda: lifecycle.measure(crowd, sizes.lifecycle, is_plotted=is_last)),
         ("list", lambda: listing.measure_list(crowd, sizes.rounds, sizes.lists, sizes.commands, is_last)),
         ("attach", lambda: attaching.measure_attach(crowd, sizes.rounds, sizes.attaches)),
     ]

@@ -7,6 +7,7 @@ colours for a light and for a dark page, so that it reads well wherever it is sh
 from __future__ import annotations
 
 import itertools
+import re
 import statistics
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -14,13 +15,13 @@ from xml.sax.saxutils import escape
 
 import attrs
 
-from tests.bench.report import Figure, grouped, number, peers_of, ratio_text
+from tests.bench.report import ITSELF, Figure, grouped, number, peers_of, ratio_text
 
-PLOTTED: Final = ("throughput", "echo", "flood", "latency")
+PLOTTED: Final = ("throughput", "echo", "flood", "latency", "many sessions")
 """Only what has a peer beside it: a bar alone says nothing."""
 
-COLUMN, MARGIN, COLUMNS = 530, 16, 2
-LABEL, BAR = 160, 130
+COLUMN, MARGIN, COLUMNS = 550, 16, 2
+LABEL, BAR = 160, 110
 """Of a column: what the words before a bar take, and the longest bar."""
 LINE, TITLE, HEADING, GAP = 17, 20, 34, 10
 _STYLE: Final = """
@@ -69,7 +70,7 @@ def plot(figures: Sequence[Figure]) -> str:
     """Return the plot of all figures that have a peer to stand beside."""
     body: list[str] = []
     top = MARGIN
-    for group, members in grouped([figure for figure in figures if figure.peers]):
+    for group, members in grouped([one for one in figures if one.peers and one.is_plotted]):
         if group in PLOTTED:
             body.append(_text(MARGIN, top + 20, group, "heading"))
             top = _place([_chart(together) for together in _gathered(members)], top + HEADING, body)
@@ -109,10 +110,6 @@ def _drawn(chart: _Chart, left: int, top: int) -> Iterator[str]:
         yield _text(left + LABEL + width + 5, y + 12, bar.words, "missed" if bar.is_missed else "")
 
 
-def _bound(figure: Figure) -> str:
-    return figure.target.removesuffix(f" × {figure.against}")
-
-
 def _text(x: int, y: int, words: str, kind: str = "", *, anchor: str = "", more: str = "") -> str:
     kind = kind and f' class="{kind}"'
     anchor = anchor and f' text-anchor="{anchor}"'
@@ -140,38 +137,52 @@ def _gathered(figures: Sequence[Figure]) -> Iterator[list[Figure]]:
 
 
 def _measurement(figure: Figure) -> tuple[object, ...]:
-    return figure.name.partition(",")[0], figure.unit, figure.peers
+    return _parts(figure)[0], figure.unit, _others(figure)
+
+
+def _others(figure: Figure) -> dict[str, Sequence[float]]:
+    """The peers, without our own in another state."""
+    return {name: samples for name, samples in figure.peers.items() if not name.startswith(ITSELF)}
+
+
+def _parts(figure: Figure) -> list[str]:
+    """A measurement and its variants, after commas or a colon; what it is held against is left out."""
+    return re.split("[,:] ", re.sub(r" \(against .*\)|`", "", figure.name))
 
 
 def _chart(figures: Sequence[Figure]) -> _Chart:
-    names = [figure.name.replace("`", "") for figure in figures]
-    title, labels = _split(names)
-    ours = [_our_bar(figure, label) for figure, label in zip(figures, labels, strict=True)]
     first = figures[0]
-    peers = [
-        _Bar(label=peer, kind="peer", value=median, words=number(median))
-        for peer in peers_of(figures)
-        for median in [statistics.median(first.peers[peer])]
-    ]
-    return _Chart(title=title, unit=first.unit, bars=[*ours, *peers])
+    rows = [list(same) for _, same in itertools.groupby(figures, key=lambda one: (_parts(one), one.samples))]
+    title, labels = _split([_parts(same[0]) for same in rows])
+    bars: list[_Bar] = []
+    for same, label in zip(rows, labels, strict=True):
+        bars.append(_our_bar(same, label))
+        bars += [] if _others(first) else _peer_bars(same[0], list(same[0].peers))
+    bars += _peer_bars(first, peers_of([attrs.evolve(first, peers=_others(first))]))
+    return _Chart(title=title, unit=first.unit, bars=bars)
 
 
-def _split(names: Sequence[str]) -> tuple[str, list[str]]:
-    """Return what the names begin with alike, up to a comma, and what is left of each."""
+def _peer_bars(figure: Figure, names: Sequence[str]) -> list[_Bar]:
+    medians = {name: statistics.median(figure.peers[name]) for name in names}
+    return [_Bar(label=name, kind="peer", value=one, words=number(one)) for name, one in medians.items()]
+
+
+def _split(names: Sequence[list[str]]) -> tuple[str, list[str]]:
+    """Return what the names begin with alike, and what is left of each."""
     if len(names) == 1:
-        return names[0], ["ptyd"]
-    parted = [name.split(", ") for name in names]
-    alike = itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*parted, strict=False))
+        return ", ".join(names[0]), ["ptyd"]
+    alike = itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*names, strict=False))
     shared = [parts[0] for parts in alike]
-    rests = [", ".join(parts[len(shared) :]) for parts in parted]
-    return ", ".join(shared), [rest or "ptyd" for rest in rests]
+    return ", ".join(shared), [", ".join(parts[len(shared) :]) or "ptyd" for parts in names]
 
 
-def _our_bar(figure: Figure, label: str) -> _Bar:
-    words = number(figure.median)
-    if figure.ratio is not None:
-        words += f" = {ratio_text(figure.ratio)} {figure.against}"
-    is_missed = figure.is_met is False
-    if is_missed:
-        words += f", not {figure.target}" if figure.ratio is None else f", not {_bound(figure)}"
-    return _Bar(label=label, kind="ours", value=figure.median, words=words, is_missed=is_missed)
+def _our_bar(same: Sequence[Figure], label: str) -> _Bar:
+    """One bar for what was measured once and may have several targets."""
+    shown = next((one for one in same if one.against in _others(one)), same[0])
+    words = number(shown.median)
+    if shown.ratio is not None:
+        words += f" = {ratio_text(shown.ratio)} {shown.against}"
+    missed = [one.target.removesuffix(f" × {shown.against}") for one in same if one.is_met is False]
+    if missed:
+        words += f", not {missed[0]}" if len(missed) == 1 else f", {len(missed)} targets missed"
+    return _Bar(label=label, kind="ours", value=shown.median, words=words, is_missed=bool(missed))

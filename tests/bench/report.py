@@ -27,6 +27,8 @@ GROUPS: Final = (
 """The sections of table and plot, in their order."""
 PEERS: Final = ("relay", "dtach", "dtach -a", "abduco", "tmux", "tmux -C", "screen")
 """The columns, in their order; any other that a figure has comes after them."""
+ITSELF: Final = "itself"
+"""What the name of a peer begins with that is ptyd too, in another state."""
 
 
 def _each_as_tuple(peers: Mapping[str, Sequence[float]]) -> dict[str, tuple[float, ...]]:
@@ -48,6 +50,7 @@ class Figure:
         is_relative: The target is a multiple of what `against` did.
         note: What a reader has to know to read the figure rightly.
         group: The section it belongs to, one of GROUPS.
+        is_plotted: It is in the plot, if it has a peer.
     """
 
     name: str
@@ -60,6 +63,7 @@ class Figure:
     is_relative: bool = False
     note: str = ""
     group: str = attrs.field(validator=attrs.validators.in_(GROUPS))
+    is_plotted: bool = True
 
     @property
     def median(self) -> float:

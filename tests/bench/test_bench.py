@@ -59,8 +59,8 @@ def test_every_target_of_many_sessions_is_measured(runtime: RuntimeDir) -> None:
         "≤ 15 ms",
         "≤ 4 × python",
         *attach,
-        *["≤ 1.1 × ptyd alone"] * 4,
-        "≤ 1.25 × ptyd alone",
+        *["≤ 1.1 × itself, alone"] * 4,
+        "≤ 1.25 × itself, alone",
         "≤ 1.5 s",
         "≤ 5 s",
         "≤ 3 s",
@@ -144,7 +144,9 @@ def test_the_plot_shows_ours_beside_the_peers() -> None:
     figures = [
         Figure(name="echo p50, <fast>", peers=peers, at_most=1.5, **given),
         Figure(name="echo p50, slow", peers=peers, **given),
+        Figure(name="echo p50, slow (against tmux)", peers=peers, against="tmux", at_most=0.1, **given),
         Figure(name="alone", unit="ms", samples=[1], group="echo"),
+        Figure(name="of no interest", peers=peers, is_plotted=False, **given),
     ]
     drawing = ElementTree.fromstring(plot(figures))
     words = ["".join(text.itertext()) for text in drawing.iter("{http://www.w3.org/2000/svg}text")]
@@ -154,14 +156,14 @@ def test_the_plot_shows_ours_beside_the_peers() -> None:
         "<fast>",
         "4.00 = 2.00 × dtach, not ≤ 1.5",
         "slow",
-        "4.00 = 2.00 × dtach",
+        "4.00 = 2.00 × dtach, not ≤ 0.1 × tmux",
         "dtach",
         "2.00",
         "tmux",
         "10.0",
     ]
     bars = [int(bar.get("width", "")) for bar in drawing.iter("{http://www.w3.org/2000/svg}rect")][1:]
-    assert bars == [52, 52, 26, 130]
+    assert bars == [44, 44, 22, 110]
 
 
 def test_what_readme_shows_is_what_was_saved() -> None:
