@@ -62,8 +62,8 @@ crash: setup ## the crash cases: what dies by SIGKILL cannot be measured
 soak: setup ## all tests at full size; takes hours
 	PTYD_SOAK=1 $(BIN)/python -m pytest
 
-bench: setup ## speed and memory, measured and reported
-	$(BIN)/python -m tests.bench
+bench: setup ## speed and memory beside dtach, tmux and others: build/bench/; takes ten minutes
+	$(BIN)/python -m tests.bench --json build/bench/figures.json --markdown build/bench/table.md --plot build/bench/plot.svg
 
 # Installed without this tree in sight, from the lock that users get.
 wheel: setup ## build the wheel, install it in a clean environment and try it

@@ -1,25 +1,21 @@
-"""`python -m tests.bench`: run all measurements, print the table, end every process."""
+"""`python -m tests.bench`: run all measurements, print the tables, end every process.
+
+Tables go to stdout, progress to stderr. `--save` is the run that README shows.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import attrs
 
-from tests.bench import ending, host, streams, sweep
-from tests.bench.crowd import Crowd
+from tests.bench import ending, few, host, many, saving, sweep
+from tests.bench.machine import absent, machine
 from tests.bench.private import cut_off, guarded
-from tests.bench.report import WITHOUT_DTACH, Figure, as_json, machine, table
-from tests.bench.terminals import has_dtach
-from tests.support.daemon import RuntimeDir
-
-# Every adoption costs the zygote's crash budget one death.
-SETTINGS: Final = {"PTYD_CRASH_BUDGET": "1000", "PTYD_RING_LINGER_S": "1"}
 
 
 @attrs.frozen(kw_only=True)
@@ -27,76 +23,52 @@ class Sizes:
     """How much is measured."""
 
     rounds: int = 5
-    stream_mib: int = 64
-    keys: int = 1000
+    few: few.Sizes = few.FULL
     kills: int = 20
-    lists: int = 20
-    idle_sessions: int = 500
-    idle_s: float = 10.0
-    idle_rounds: int = 2
-    sessions: int = 1000
-    adoptions: int = 3
+    many: many.Sizes = many.FULL
     host: host.Sizes = host.FULL
     sweep: sweep.Sizes = sweep.FULL
 
 
 QUICK: Final = Sizes(
     rounds=3,
-    stream_mib=16,
-    keys=300,
+    few=few.QUICK,
     kills=5,
-    lists=5,
-    idle_sessions=50,
-    idle_s=2.0,
-    idle_rounds=1,
-    sessions=100,
-    adoptions=1,
+    many=many.QUICK,
     host=host.QUICK,
     sweep=sweep.QUICK,
 )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print, and write the JSON; returns the exit status."""
+    """Measure, print, and write what is wanted; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of it, to see that it works")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample to FILE")
+    for name, what in (("json", "every sample"), ("markdown", "the tables"), ("plot", "an SVG")):
+        parser.add_argument(f"--{name}", type=Path, metavar="FILE", help=f"write {what} to FILE")
+    parser.add_argument("--save", action="store_true", help="write all three where README shows them")
     options = parser.parse_args(argv)
     sizes = QUICK if options.quick else Sizes()
     cut_off()
-    figures = guarded(lambda runtime: measure(runtime, sizes), SETTINGS)
+    for peer in absent():
+        _say(peer)
+    where = machine()
+    _say(", ".join(f"{key} {value}" for key, value in where.items()))
+    figures = guarded(lambda runtime: few.measure(runtime, sizes.few, _say), many.SETTINGS)
+    _say("kill …")
+    figures += guarded(lambda runtime: ending.measure_kill(runtime, sizes.rounds, sizes.kills), many.SETTINGS)
+    figures += guarded(lambda runtime: many.measure(runtime, sizes.many), many.SETTINGS)
     _say("host service …")
-    figures += guarded(lambda runtime: host.measure(runtime, sizes.host), SETTINGS)
+    figures += guarded(lambda runtime: host.measure(runtime, sizes.host), many.SETTINGS)
     _say("base directory …")
-    figures += guarded(lambda runtime: sweep.measure(runtime, sizes.sweep), SETTINGS)
-    if options.json:
-        options.json.write_text(json.dumps(as_json(figures, attrs.asdict(sizes)), indent=2) + "\n")
-    print(table(figures))
+    figures += guarded(lambda runtime: sweep.measure(runtime, sizes.sweep), many.SETTINGS)
+    command = "python -m tests.bench" + " --quick" * options.quick
+    run = saving.Run(figures=figures, sizes=attrs.asdict(sizes), machine=where, command=command)
+    run.write({saving.JSON: options.json, saving.TABLE: options.markdown, saving.PLOT: options.plot})
+    if options.save:
+        run.save()
+    print(run.text(saving.TABLE), end="")
     return 0
-
-
-def measure(runtime: RuntimeDir, sizes: Sizes) -> list[Figure]:
-    """Run every measurement, those that need an empty daemon first."""
-    if not has_dtach():
-        _say(WITHOUT_DTACH)
-    _say(", ".join(f"{key} {value}" for key, value in machine().items()))
-    crowded = Crowd(runtime)
-    steps: list[tuple[str, Callable[[], list[Figure]]]] = [
-        ("throughput", lambda: streams.measure_throughput(runtime, sizes.rounds, sizes.stream_mib)),
-        ("echo", lambda: streams.measure_echo(runtime, sizes.rounds, sizes.keys)),
-        ("kill", lambda: ending.measure_kill(runtime, sizes.rounds, sizes.kills)),
-        (f"{sizes.idle_sessions} sessions", lambda: crowded.fill(sizes.idle_sessions)),
-        ("idle", lambda: crowded.measure_idle(sizes.idle_rounds, sizes.idle_s)),
-        (f"{sizes.sessions} sessions", lambda: crowded.fill(sizes.sessions)),
-        ("memory", crowded.measure_memory),
-        ("list", lambda: crowded.measure_list(sizes.rounds, sizes.lists)),
-        ("adoption", lambda: crowded.measure_adoption(sizes.adoptions)),
-    ]
-    figures: list[Figure] = []
-    for name, step in steps:
-        _say(f"{name} …")
-        figures += step()
-    return figures
 
 
 def _say(text: str) -> None:

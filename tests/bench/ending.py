@@ -23,6 +23,7 @@ def measure_kill(runtime: RuntimeDir, rounds: int, kills: int) -> list[Figure]:
             unit="ms",
             samples=[percentile(of_round, percent) for of_round in times],
             at_most=20 if percent == 50 else None,
+            group="many sessions",
         )
         for percent in (50, 99)
     ]

@@ -16,9 +16,9 @@ from typing import Any, Final
 
 import attrs
 
-from tests.bench.crowd import process_s
 from tests.bench.private import cut_off, guarded
-from tests.bench.report import Figure, percentile, table
+from tests.bench.report import Figure, host_figure, percentile, table
+from tests.bench.usage import process_s
 from tests.support.daemon import RuntimeDir
 from tests.support.host import HostService
 from tests.support.rpc import Rpc
@@ -142,7 +142,9 @@ def _measure_delete(host: HostService, sizes: Sizes) -> list[Figure]:
             samples.append(time.perf_counter() - began)
             assert (answer["state"], answer["warnings"]) == ("deleted", []), answer
     return [
-        Figure(name=f"delete a workspace with {sizes.doomed} sessions", unit="s", samples=samples, at_most=3)
+        host_figure(
+            name=f"delete a workspace with {sizes.doomed} sessions", unit="s", samples=samples, at_most=3
+        )
     ]
 
 
@@ -160,8 +162,8 @@ def _measure_list(host: HostService, sizes: Sizes) -> list[Figure]:
             changed.append(_list_ms(rpc, sizes))
     name = f"hostsvc: `session.list` of {sizes.sessions}, {sizes.rows} rows"
     return [
-        Figure(name=f"{name}, p50", unit="ms", samples=same, at_most=20),
-        Figure(name=f"{name}, the first after a change in ptyd", unit="ms", samples=changed),
+        host_figure(name=f"{name}, p50", unit="ms", samples=same, at_most=20),
+        host_figure(name=f"{name}, the first after a change in ptyd", unit="ms", samples=changed),
     ]
 
 
@@ -186,8 +188,8 @@ def _measure_pass(host: HostService, sizes: Sizes) -> list[Figure]:
             assert (found["state"], found["counts"]["done"]) == ("ok", 0), found
     name = f"a pass, {sizes.sessions} sessions, {sizes.rows} rows"
     return [
-        Figure(name=name, unit="s", samples=seconds, at_most=1),
-        Figure(
+        host_figure(name=name, unit="s", samples=seconds, at_most=1),
+        host_figure(
             name=f"{name}, over {INTERVAL_S:g} s",
             unit="% of a core",
             samples=shares,
@@ -208,7 +210,9 @@ def _measure_start(host: HostService, sizes: Sizes) -> list[Figure]:
             samples[how].append(time.perf_counter() - began)
             _wait_for_pass(host)
     return [
-        Figure(name=f"start after {how}, {sizes.rows} rows, ptyd runs", unit="s", samples=found, at_most=1)
+        host_figure(
+            name=f"start after {how}, {sizes.rows} rows, ptyd runs", unit="s", samples=found, at_most=1
+        )
         for how, found in samples.items()
     ]
 
@@ -224,7 +228,7 @@ def _measure_drain(host: HostService, sizes: Sizes) -> list[Figure]:
     spent_s = time.perf_counter() - began
     assert drained["counts"]["done"] == sizes.orphans, drained["counts"]
     return [
-        Figure(
+        host_figure(
             name=f"start with {sizes.orphans} orphans to the last gone",
             unit="s",
             samples=[spent_s],

@@ -24,7 +24,7 @@ import trio
 from hostsvc.git.command import Git, environment
 from hostsvc.git.risk import check_risk
 from tests.bench.private import cut_off, guarded
-from tests.bench.report import Figure, percentile, table
+from tests.bench.report import Figure, host_figure, percentile, table
 from tests.support.daemon import RuntimeDir
 from tests.support.host import HostService
 from tests.support.repos import Repository, git
@@ -160,8 +160,8 @@ def _measure_sweep(host: HostService, sizes: Sizes) -> list[Figure]:
     shutil.rmtree(host.base_dir)
     host.start()
     return [
-        Figure(name=f"a sweep of {sizes.entries} entries", unit="s", samples=seconds, at_most=2),
-        Figure(name=f"the same with {3 * SWEPT} of them swept", unit="s", samples=[spent_s]),
+        host_figure(name=f"a sweep of {sizes.entries} entries", unit="s", samples=seconds, at_most=2),
+        host_figure(name=f"the same with {3 * SWEPT} of them swept", unit="s", samples=[spent_s]),
     ]
 
 
@@ -185,16 +185,21 @@ def _measure_risk(root: Path, sizes: Sizes) -> list[Figure]:
     git(repository.main, "push", "-q")
     folder = repository.worktree(root / "worktree")
     git(folder, "status")  # what a checkout leaves to be refreshed is no part of the look
-    ratios, status, risk = [], [], []
+    status, risk = [], []
     for _ in range(sizes.rounds):
         status.append(_status_s(folder))
         risk.append(_risk_s(folder))
-        ratios.append(risk[-1] / status[-1])
     name = f"the look for risk in {sizes.files} files"
     return [
-        Figure(name=name, unit="s", samples=risk),
-        Figure(name=f"`git status` in {sizes.files} files", unit="s", samples=status),
-        Figure(name=name, unit="× `git status`", samples=ratios, at_most=1.5),
+        host_figure(
+            name=name,
+            unit="s",
+            samples=risk,
+            peers={"git status": status},
+            against="git status",
+            at_most=1.5,
+            is_relative=True,
+        ),
     ]
 
 
@@ -240,10 +245,10 @@ def _measure_list(host: HostService, sizes: Sizes) -> list[Figure]:
     delays = [max(0.0, one - other) for one, other in zip(beside, idle, strict=True)]
     name = f"`session.list` of {sizes.sessions} while {sizes.worktrees} worktrees are looked into"
     return [
-        Figure(name=f"the look for risk in {sizes.worktrees} worktrees", unit="s", samples=passes),
-        Figure(name=f"`session.list` of {sizes.sessions} at rest, p50", unit="ms", samples=idle),
-        Figure(name=f"{name}, p50", unit="ms", samples=beside),
-        Figure(name=f"{name}, the delay", unit="ms", samples=delays, at_most=10),
+        host_figure(name=f"the look for risk in {sizes.worktrees} worktrees", unit="s", samples=passes),
+        host_figure(name=f"`session.list` of {sizes.sessions} at rest, p50", unit="ms", samples=idle),
+        host_figure(name=f"{name}, p50", unit="ms", samples=beside),
+        host_figure(name=f"{name}, the delay", unit="ms", samples=delays, at_most=10),
     ]
 
 

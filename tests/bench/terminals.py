@@ -1,4 +1,4 @@
-"""Three ways to hold a terminal, driven alike: a session of ptyd, streamed and direct, and dtach.
+"""Ways to hold a terminal at a socket, driven alike: a session of ptyd, streamed and direct, and dtach.
 
 Owns the clients, reduced to what is measured: no terminal of their own. dtach's protocol is packets of ten
 bytes in (type, length, eight bytes) and bare output out, over a raw socket; a streamed attachment of ptyd's
@@ -8,8 +8,8 @@ is decoded by msgpack's own unpacker. A direct one is `ptyd.direct` as it is: it
 from __future__ import annotations
 
 import contextlib
+import itertools
 import select
-import shutil
 import socket
 import struct
 import subprocess
@@ -28,8 +28,10 @@ from tests.support.waiting import wait_until
 
 RECEIVE_BYTES: Final = 256 << 10
 ANSWER_DEADLINE_S: Final = 60.0
+SOCKET_CALM_S: Final = 0.01
 _PACKET: Final = struct.Struct("BB8s")
 _PUSH, _ATTACH = 0, 1
+_NUMBERS: Final = itertools.count()
 
 
 class Terminal(Protocol):
@@ -55,16 +57,36 @@ class Terminal(Protocol):
     def decode(self, received: Any) -> bytes:
         """Return the output in what was received."""
 
+    def wait(self, wait_s: float) -> bool:
+        """Wait until something has come, so long at most; tell whether it has."""
+
     @property
     def lost_bytes(self) -> int:
         """Output that the client was told it will not get."""
 
+    @property
+    def calm_s(self) -> float:
+        """How long nothing comes after a first answer once the client has done all that it does at first."""
 
-class _Socket:
-    """A client whose messages are bytes of a stream."""
+
+def readable(fd: int, wait_s: float) -> bool:
+    """Tell whether there is something to read within `wait_s`."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(wait_s * 1000))
+
+
+class SocketTerminal:
+    """A client whose messages are bytes of a stream, and bare ones unless a subclass knows better."""
+
+    lost_bytes = 0  # who sends bare bytes waits for its readers
+    calm_s = SOCKET_CALM_S
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+
+    def encode(self, keys: bytes) -> bytes:
+        return keys
 
     def send(self, encoded: bytes) -> None:
         self._sock.sendall(encoded)
@@ -74,18 +96,19 @@ class _Socket:
         assert data, "the other end hung up"
         return data
 
-
-class _Dtach(_Socket):
-    lost_bytes = 0  # dtach waits for its readers
-
-    def encode(self, keys: bytes) -> bytes:
-        return _PACKET.pack(_PUSH, len(keys), keys)
-
     def decode(self, data: bytes) -> bytes:
         return data
 
+    def wait(self, wait_s: float) -> bool:
+        return readable(self._sock.fileno(), wait_s)
 
-class _Streamed(_Socket):
+
+class _Dtach(SocketTerminal):
+    def encode(self, keys: bytes) -> bytes:
+        return _PACKET.pack(_PUSH, len(keys), keys)
+
+
+class _Streamed(SocketTerminal):
     def __init__(self, rpc: Rpc, session_id: str) -> None:
         super().__init__(rpc.socket)
         self.lost_bytes = 0
@@ -110,6 +133,8 @@ class _Streamed(_Socket):
 
 
 class _Direct:
+    calm_s = SOCKET_CALM_S
+
     def __init__(self, direct: Direct) -> None:
         self.lost_bytes = 0
         self._direct = direct
@@ -133,6 +158,9 @@ class _Direct:
     def decode(self, received: list[ClientEvent]) -> bytes:
         return b"".join(map(self._output, received))
 
+    def wait(self, wait_s: float) -> bool:
+        return self._direct.is_more or bool(self._poll.poll(wait_s * 1000))
+
     def _output(self, message: ClientEvent) -> bytes:
         match message:
             case NotificationReceived("session.output", params):
@@ -142,28 +170,47 @@ class _Direct:
         return b""
 
 
-def has_dtach() -> bool:
-    return shutil.which("dtach") is not None
-
-
 @contextlib.contextmanager
 def dtach_terminal(where: Path, argv: list[str], ready: Path) -> Iterator[Terminal]:
     """Run a program under dtach, attached; `ready` appears when it is up."""
-    path = where / "dtach"
-    path.unlink(missing_ok=True)
+    path = fresh(where, "dtach")
+    with dtach_server(path, argv, ready), connected(path) as sock:
+        sock.sendall(_PACKET.pack(_ATTACH, 0, b""))
+        yield _Dtach(sock)
+
+
+@contextlib.contextmanager
+def dtach_server(path: Path, argv: list[str], ready: Path) -> Iterator[None]:
+    """Run a program under a dtach of its own, at a socket."""
+    with served(["dtach", "-N", str(path), "-E", "-z", "-r", "none", *argv], path, ready):
+        yield
+
+
+@contextlib.contextmanager
+def served(command: list[str], path: Path, ready: Path) -> Iterator[None]:
+    """Run a server until its socket and the sign of its program are there; kill it afterwards."""
     ready.unlink(missing_ok=True)
     quiet = subprocess.DEVNULL
-    command = ["dtach", "-N", str(path), "-E", "-z", "-r", "none", *argv]
     with subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet) as server:
         try:
-            wait_until(lambda: path.exists() and ready.exists(), what="dtach and its program are up")
-            with socket.socket(socket.AF_UNIX) as sock:
-                sock.settimeout(ANSWER_DEADLINE_S)
-                sock.connect(str(path))
-                sock.sendall(_PACKET.pack(_ATTACH, 0, b""))
-                yield _Dtach(sock)
+            wait_until(lambda: path.exists() and ready.exists(), what=f"{command[0]} and its program are up")
+            yield
         finally:
             server.kill()
+
+
+@contextlib.contextmanager
+def connected(path: Path) -> Iterator[socket.socket]:
+    """Connect to a server's socket."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(ANSWER_DEADLINE_S)
+        sock.connect(str(path))
+        yield sock
+
+
+def fresh(where: Path, name: str) -> Path:
+    """Return a path that nothing has had in this run."""
+    return where / f"{name}-{next(_NUMBERS)}"
 
 
 @contextlib.contextmanager
