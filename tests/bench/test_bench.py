@@ -16,6 +16,9 @@ from tests.bench.report import Figure, as_json, from_json, grouped, percentile, 
 from tests.bench.tmux_server import has_tmux
 from tests.support.daemon import RuntimeDir
 
+pytestmark = pytest.mark.unmeasured
+
+
 TINY_CROWD = many.Sizes(
     levels=(1, 2),
     idle=1,

@@ -16,6 +16,9 @@ from tests.bench.streams import OUTPUTS, TEXT, output
 from tests.bench.terminals import Terminal
 from tests.support.daemon import RuntimeDir
 
+pytestmark = pytest.mark.unmeasured
+
+
 PROGRAMS: Final = {
     "direct": "sh",
     "streamed": "sh",
