@@ -176,7 +176,10 @@ def _figure(name: str, target: _Target, samples: Mapping[str, Sequence[float]], 
 def _titled(what: str, target: _Target, targets: Sequence[_Target]) -> str:
     """Return a name that no other target's figure has: the first of the same samples has the plain one."""
     same = [one for one in targets if (one.of, one.percent) == (target.of, target.percent)]
-    of = f"`{target.of}`" if target.of.startswith("ptyd") else target.of
+    if target.of.startswith("ptyd"):
+        what, of = f"{what} under a terminal", f"`{target.of}`"
+    else:
+        of = target.of
     return f"{what} p{target.percent}, {of}" + (f" (against {target.against})" if target != same[0] else "")
 
 

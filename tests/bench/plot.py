@@ -99,7 +99,7 @@ def _place(charts: Sequence[_Chart], top: int, body: list[str]) -> int:
 
 
 def _drawn(chart: _Chart, left: int, top: int) -> Iterator[str]:
-    unit = f'<tspan class="unit"> {escape(chart.unit)}, {_better(chart.unit)} is better</tspan>'
+    unit = f'<tspan class="unit" dx="4"> {escape(chart.unit)}, {_better(chart.unit)} is better</tspan>'
     yield _text(left, top + 13, chart.title, "title", more=unit)
     longest = max(bar.value for bar in chart.bars) or 1
     for row, bar in enumerate(chart.bars):
