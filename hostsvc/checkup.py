@@ -21,6 +21,7 @@ async def check_up(service: Service) -> dict[str, Any]:
     """
     trouble = await service.live.trouble()
     last = await service.index.read(passes.find_last, 1)
+    done = await service.index.read(passes.find_last_done) or {}
     open_sagas = await service.index.read(sagas.find_open)
     stuck_sagas = sum(saga.state is SagaState.STUCK for saga in open_sagas)
     unwanted = await service.index.read(sessions.count_unwanted)
@@ -29,7 +30,8 @@ async def check_up(service: Service) -> dict[str, Any]:
             index_trouble=service.index.trouble,
             ptyd_trouble=trouble,
             ptyd_circuit=service.monitor.watch.open_because,
-            last_pass_state=await service.index.read(passes.last_state),
+            last_pass_state=done.get("state"),
+            blind_kinds=done.get("errors"),
             missed=service.reaper.missed,
             stuck_sagas=stuck_sagas,
             stuck_sessions=unwanted[1],

@@ -20,6 +20,8 @@ class Signs:
     ptyd_circuit: str | None
     """Why ptyd is not restarted any more."""
     last_pass_state: str | None
+    blind_kinds: Mapping[str, str] | None
+    """What the last pass could not see, and why."""
     missed: int
     stuck_sagas: int
     stuck_sessions: int
@@ -39,7 +41,10 @@ def decide_health(signs: Signs) -> tuple[str, list[str]]:
         red.append(f"the reaper has missed {signs.missed} passes; see: hostsvc passes")
     match signs.last_pass_state:
         case "error":
-            yellow.append("the last pass of the reaper could not see everything; see: hostsvc passes")
+            blind = "; ".join(f"{kind}: {error}" for kind, error in sorted((signs.blind_kinds or {}).items()))
+            yellow.append(
+                f"the last pass of the reaper could not see everything ({blind}); see: hostsvc passes"
+            )
         case "refused":
             yellow.append("the reaper refused what looked wrong; see: hostsvc reap --dry-run")
     if signs.stuck_sagas:

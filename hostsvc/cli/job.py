@@ -61,7 +61,8 @@ def exec(
 
     Writes what it writes, and returns its exit code, 128 + N for signal N; 5 when it succeeded and
     something of it is not proven to be gone. It gets your environment, no input, and its processes
-    end with it. SIGINT, SIGTERM and SIGHUP end the job first, and then this command.
+    end with it. SIGINT, SIGTERM and SIGHUP end the job first, and then this command; one that was
+    ignored when it began stays ignored, as under nohup.
     """
     if workspace is not None and (repo or branch or is_expendable):
         raise click.UsageError("--repo, --branch and --rm are of a workspace of its own, without -w")
@@ -87,7 +88,10 @@ def exec(
 
 @contextlib.contextmanager
 def _heeding_signals() -> Iterator[None]:
-    """Raise Stopped at the first signal; from the end of the block on they are ignored: it is ending."""
+    """Raise Stopped at the first signal; from the end of the block on they are ignored: it is ending.
+
+    One that is ignored already stays so: that is what nohup is for, and how a shell starts `command &`.
+    """
 
     def stop(signum: int, _frame: object) -> None:
         _ignore_signals()
@@ -95,7 +99,8 @@ def _heeding_signals() -> Iterator[None]:
 
     try:
         for signum in SIGNALS:
-            signal.signal(signum, stop)
+            if signal.getsignal(signum) != signal.SIG_IGN:
+                signal.signal(signum, stop)
         yield
     finally:
         _ignore_signals()

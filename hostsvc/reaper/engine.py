@@ -34,7 +34,7 @@ AT_ONCE: Final = 8
 PROGRESS_EVERY: Final = 25
 INTERVAL: Final = "interval"
 BLIND_S: Final = 10.0
-"""After a first pass that could not see: ptyd is on its way, or somebody is about to look why not."""
+"""As long as no pass could see everything: ptyd is on its way, or somebody is about to look why not."""
 AGAIN_S: Final = 1.0
 """After a pass that had to leave something for the next."""
 
@@ -102,19 +102,21 @@ class Reaper:
     async def run(self) -> None:
         """Run a pass now, and then one each interval, for ever; sooner after one that left something.
 
-        The first goes on until it could see everything: what was left behind does not wait for an interval.
+        Only the first that is recorded is the startup's: a kind that stays blind holds up no other. Until one
+        could see everything they come sooner: what was left behind does not wait for an interval.
         """
         self.started_at_s = trio.current_time()
-        origin = STARTUP
+        origin, has_seen_all = STARTUP, False
         while True:
             pause_s = self._schedule.interval_s
             try:
                 done = await self.run_pass(origin)
-                if origin == STARTUP and done["errors"]:
+                origin = INTERVAL
+                has_seen_all = has_seen_all or not done["errors"]
+                if done["counts"]["deferred"]:
+                    pause_s = AGAIN_S
+                elif not has_seen_all:
                     pause_s = min(BLIND_S, pause_s)
-                else:
-                    origin = INTERVAL
-                    pause_s = AGAIN_S if done["counts"]["deferred"] else pause_s
             except PtydError as error:  # the index cannot record it: health tells, and the next one is due
                 log.error("no pass was run", error=str(error))
             except Exception:

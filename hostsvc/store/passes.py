@@ -46,12 +46,12 @@ def find_last(db: Database, limit: int) -> list[dict[str, Any]]:
     return list(_passes(db.query("SELECT * FROM passes ORDER BY id DESC LIMIT ?", [limit])))
 
 
-def last_state(db: Database) -> str | None:
-    """Return how the last pass ended that was more than a rehearsal; None when there was none."""
-    found = db.execute(
-        "SELECT state FROM passes WHERE finished_at_ms IS NOT NULL AND NOT is_dry ORDER BY id DESC LIMIT 1"
-    ).fetchone()
-    return None if found is None else str(found[0])
+def find_last_done(db: Database) -> dict[str, Any] | None:
+    """Return the last pass that was finished and was more than a rehearsal; None when there was none."""
+    return next(_passes(db.query(_LAST_DONE)), None)
+
+
+_LAST_DONE = "SELECT * FROM passes WHERE finished_at_ms IS NOT NULL AND NOT is_dry ORDER BY id DESC LIMIT 1"
 
 
 def _passes(found: Any) -> Any:

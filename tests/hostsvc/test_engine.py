@@ -15,7 +15,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from hostsvc.model import Act, Action, Basis, Candidate, Decision, Fact, Keep, LiveView, Observe, Unknown
 from hostsvc.reaper import engine
-from hostsvc.reaper.engine import AGAIN_S, AT_ONCE, PROGRESS_EVERY, Reaper, Schedule
+from hostsvc.reaper.engine import AGAIN_S, AT_ONCE, BLIND_S, PROGRESS_EVERY, Reaper, Schedule
 from hostsvc.reaper.gate import Caps
 from hostsvc.reaper.kinds import Findings, Look, Skipped
 from hostsvc.store import passes
@@ -199,6 +199,26 @@ async def test_startup_only_observes_absence(index: InlineIndex) -> None:
     assert kind.acted == ["said"]
     assert recorded["state"] == "ok"
     assert await rig.observed() == {"inferred:1": 1}, "and trusts no look of an earlier process"
+
+
+async def test_a_kind_that_stays_blind_keeps_no_other_in_startup(
+    index: InlineIndex, autojump_clock: MockClock
+) -> None:
+    """It is looked at again soon, for as long as it is; the others' observations add up meanwhile."""
+    blind, other = FakeKind("blind"), FakeKind("other", inferred=INFERRED, new=Observe("it has no row"))
+    blind.failure = PtydError(Code.BUSY, "the engine refuses")
+    rig = Rig(index, blind, other)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(rig.reaper.run)
+        await trio.sleep(2.5 * BLIND_S)
+        assert other.acted == ["inferred"]
+        assert await rig.observed("other") == {"new:1": 3}
+        blind.failure = None
+        await trio.sleep(BLIND_S + INTERVAL_S)
+        nursery.cancel_scope.cancel()
+    recorded = await index.read(passes.find_last, 9)
+    assert [one["origin"] for one in reversed(recorded)] == ["startup", *["interval"] * 4]
+    assert [one["state"] for one in reversed(recorded)] == [*["error"] * 3, "ok", "ok"]
 
 
 async def test_some_acts_run_at_once_but_not_all(index: InlineIndex) -> None:

@@ -14,6 +14,7 @@ WELL: dict[str, Any] = {
     "ptyd_trouble": None,
     "ptyd_circuit": None,
     "last_pass_state": "ok",
+    "blind_kinds": {},
     "missed": 0,
     "stuck_sagas": 0,
     "stuck_sessions": 0,
@@ -46,6 +47,12 @@ def test_all_reasons_are_told_and_the_worst_is_the_word() -> None:
         found, reasons = decide_health(Signs(**{**WELL, **first, **second}))
         assert found == ("red" if "red" in (a, b) else "yellow")
         assert len(reasons) == len(first.keys() | second.keys())
+
+
+def test_a_kind_that_could_not_see_says_why() -> None:
+    blind = {"runs": "docker: busy: docker info ended with 1", "idle": "ptyd_unreachable: gone"}
+    _, [reason] = decide_health(Signs(**{**WELL, "last_pass_state": "error", "blind_kinds": blind}))
+    assert all(f"{kind}: {error}" in reason for kind, error in blind.items())
 
 
 @pytest.mark.parametrize("missed, word", [(0, "green"), (2, "green"), (3, "red"), (100, "red")])

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -116,11 +116,13 @@ def test_late_ones_are_refused_at_the_command_line_too(cli: Cli) -> None:
 # -- jobs ------------------------------------------------------------------------------------------
 
 
-def job(host: HostService, *words: str, place: str | None = "w") -> subprocess.Popen[str]:
-    """Start `hostsvc run exec …` as a process of its own."""
+def job(
+    host: HostService, *words: str, place: str | None = "w", through: Sequence[str] = ()
+) -> subprocess.Popen[str]:
+    """Start `hostsvc run exec …` as a process of its own, by a program that becomes it if one is given."""
     where = ["-w", place] if place else []
     return subprocess.Popen(
-        [sys.executable, "-P", "-c", MAIN, "run", "exec", *where, "--", *words],
+        [*through, sys.executable, "-P", "-c", MAIN, "run", "exec", *where, "--", *words],
         env=host.env,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -225,6 +227,28 @@ def test_A14_a_signal_ends_the_job_before_the_command(served: HostService, signu
         assert not any(map(processes.alive, pids))
         assert host.call("run.get", id=run)["state"] == "ended"
         assert triples(host) == before
+
+
+IN_BACKGROUND: Final = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh"]  # so a shell starts `command &`
+GOES_ON: Final = 'echo up; until [ -e "$0" ]; do sleep 0.05; done; echo on; sleep 1000'
+
+
+@pytest.mark.parametrize("through, signum", [(["nohup"], signal.SIGHUP), (IN_BACKGROUND, signal.SIGINT)])
+def test_A14_a_signal_that_was_ignored_stays_ignored(
+    served: HostService, tmp_path: Path, through: list[str], signum: signal.Signals
+) -> None:
+    """The job goes on, and ends by another signal as ever."""
+    go = tmp_path / "go"
+    with job(served, "sh", "-c", GOES_ON, str(go), through=through) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        process.send_signal(signum)
+        go.touch()
+        assert process.stdout.readline() == "on\n"
+        process.terminate()
+        assert process.wait(60) == 128 + signal.SIGTERM
+    [run] = peek(served, "SELECT state FROM runs WHERE holder_pid = ?", process.pid)
+    assert run["state"] == "ended"
 
 
 def test_A11_a_job_that_was_killed_is_swept_after_the_age_and_not_before(host: HostService) -> None:

@@ -18,11 +18,13 @@ from hostsvc.states import RunState
 from hostsvc.store import runs
 from ptyd.protocol.errors import Code, PtydError
 from tests.hostsvc.engine import NAMES, OLD, Engine
-from tests.hostsvc.places import acts, owner_of, reap, reap_until, serve
+from tests.hostsvc.places import OWNER, acts, owner_of, reap, reap_until, serve, stray
 from tests.hostsvc.store import InlineIndex, inline_index
 from tests.hostsvc.values import NOW
+from tests.support import processes
 from tests.support.daemon import RuntimeDir
 from tests.support.host import HostService
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.unmeasured
 
@@ -275,6 +277,25 @@ def test_D1_D12_D13_and_D15_a_run_ends_its_containers(engine: Engine, host: Host
     late = engine.add(run="a", owner=us)
     assert list(acts(reap(host, **RUNS)).values()) == ["end done"], "what comes late of an ended run goes"
     assert not engine.has(late)
+
+
+def test_an_engine_that_refuses_keeps_the_reaper_from_nothing_else(
+    program: str, engine: Engine, host: HostService
+) -> None:
+    """Its command is there and may not be used, for good: orphans are ended, and a person sees why."""
+    serve(host)
+    host.call("run.start", id="a")
+    host.stop()
+    engine.fail(info="fail")
+    serve(host, HOSTSVC_REAPER_INTERVAL_S="1")
+    pid = stray(host, "orphan", **{OWNER: owner_of(host)})
+    wait_until(lambda: not processes.alive(pid), what="an orphan is ended, pass by pass")
+    why = f"{program} info ended with 1"
+    for words in (["health"], ["doctor"], ["passes"]):
+        assert why in host.run(*words).stdout, words
+    assert (host.call("health")["status"], host.call("run.end", id="a")["state"]) == ("yellow", "partial")
+    engine.fail()
+    wait_until(lambda: host.call("run.get", id="a")["state"] == "ended", what="it can be asked again")
 
 
 def test_D6_to_D11_containers_of_a_run_that_nobody_holds(
