@@ -1,7 +1,7 @@
 """`run exec`: a job. A run that this process holds, a workspace, a program in it; all gone when it exits.
 
 Whatever ends it, its program, an error or a signal, the run is ended before this process exits. After a
-SIGKILL its holder is gone, and the reaper ends it when it is old enough.
+SIGKILL its holder is gone, and the reaper ends it when it is old enough. A ptyd that is away ends nothing.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import os
 import secrets
 import signal
+import time
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -21,11 +22,17 @@ from hostsvc.cli.params import complete_workspace
 from hostsvc.cli.runs import tell_end
 from ptyd.blocking import BlockingClient
 from ptyd.cli.enter import caller_env, terminal_size
-from ptyd.cli.output import exit_status, put_bytes, say, tell_error
+from ptyd.cli.output import exit_status, printable, put_bytes, say, tell_error
 from ptyd.protocol.errors import Code, PtydError
 from ptyd.protocol.limits import MAX_READ_BYTES
 
 READ_WAIT_MS: Final = 30_000
+AGAIN_S: Final = 1.0
+"""Between two looks for a ptyd that is away."""
+PASSING: Final = frozenset(
+    [Code.UNREACHABLE, Code.TIMEOUT, Code.BUSY, Code.STOPPING, Code.TOO_MANY_CLIENTS, Code.NO_SPACE]
+)
+"""What ptyd's errors say of ptyd itself, and not of the session."""
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -129,23 +136,58 @@ def _work(
         if size := terminal_size():
             asked["rows"], asked["cols"] = size
         session = client.call("session.create", asked)["id"]
-    with BlockingClient.connect(settings.place(), False, name="hostsvc-cli") as ptyd:
-        _copy(ptyd, session)
-        return exit_status(ptyd.call("session.wait", {"id": session, "for": "end"})["exit"])
+    return _Follower(settings.place(), session).run()
 
 
-def _copy(ptyd: BlockingClient, session: str) -> None:
-    """Write a session's output until all of it has ended."""
-    offset = 0
-    while True:
-        asked = {"id": session, "offset": offset, "max_bytes": MAX_READ_BYTES, "wait_ms": READ_WAIT_MS}
-        answer = ptyd.call("session.read", asked)
-        if answer["offset"] > offset:
-            say(f"[hostsvc: {answer['offset'] - offset} bytes from offset {offset} are gone]")
-        put_bytes(answer["data"])
-        offset = answer["next"]
-        if answer["ended"]:
-            return
+class _Follower:
+    """Writes a session's output until all of it has ended, however often ptyd goes away meanwhile.
+
+    A ptyd that is away or slow says nothing about the session, which lives on without it: whoever took
+    that for the job's end would kill it. So it is asked again, from the same offset on, until it gives a
+    definite answer or a signal comes.
+    """
+
+    def __init__(self, place: str, session: str) -> None:
+        self._place = place
+        self._session = session
+        self._offset = 0
+        self._is_away = False
+
+    def run(self) -> int:
+        """Return the exit status of the session's program.
+
+        Raises:
+            PtydError: it is not known, and will not be by asking again.
+        """
+        while True:
+            try:
+                with BlockingClient.connect(self._place, False, name="hostsvc-cli") as ptyd:
+                    while not self._copy(ptyd):
+                        pass
+                    ended = ptyd.call("session.wait", {"id": self._session, "for": "end"})
+                    return exit_status(ended["exit"])
+            except PtydError as error:
+                if error.code not in PASSING:
+                    raise
+                self._tell_once(error)
+            time.sleep(AGAIN_S)
+
+    def _copy(self, ptyd: BlockingClient) -> bool:
+        """Write what there is by now; return whether that was all."""
+        asked = {"id": self._session, "offset": self._offset, "max_bytes": MAX_READ_BYTES}
+        answer = ptyd.call("session.read", {**asked, "wait_ms": READ_WAIT_MS})
+        if answer["offset"] > self._offset:
+            say(f"[hostsvc: {answer['offset'] - self._offset} bytes from offset {self._offset} are gone]")
+        if answer["data"]:
+            self._is_away = False
+            put_bytes(answer["data"])
+        self._offset = answer["next"]
+        return bool(answer["ended"])
+
+    def _tell_once(self, error: PtydError) -> None:
+        if not self._is_away:
+            say(f"hostsvc: ptyd is away ({printable(str(error))}); the job goes on, and is looked for again")
+        self._is_away = True
 
 
 def _end(settings: Settings, run: str) -> int:

@@ -16,6 +16,7 @@ from typing import Any, Final
 import pytest
 
 from tests.hostsvc.commands import Cli
+from tests.hostsvc.liar import DeceivedHost, HangUp, Liar, Lie, Refuse
 from tests.hostsvc.places import peek, reap, reap_until, serve, session, workspace
 from tests.support import processes
 from tests.support.daemon import RuntimeDir
@@ -307,6 +308,68 @@ def test_a_job_whose_service_dies_is_left_to_the_sweep(host: HostService) -> Non
         assert any(map(processes.alive, pids))
         serve(host, HOSTSVC_RUN_AGE_S="1")
         wait_until(lambda: reap(host, **RUNS) and not any(map(processes.alive, pids)), what="swept")
+
+
+AWAY: Final = [
+    ("session.read", Refuse("busy")),
+    ("session.read", Refuse("stopping")),
+    ("session.read", Refuse("timeout")),
+    ("session.read", HangUp()),
+    ("session.wait", Refuse("busy")),
+]
+
+
+@pytest.mark.parametrize("method, lie", AWAY)
+def test_a_ptyd_that_is_away_ends_no_job(daemon: RuntimeDir, tmp_path: Path, method: str, lie: Lie) -> None:
+    """It is said once, and looked again; what was written meanwhile comes once, and then the exit code."""
+    go = tmp_path / "go"
+    script = 'echo up; until [ -e "$0" ]; do sleep 0.05; done; echo on; exit 7'
+    with Liar(daemon.base / "liar", daemon.socket) as liar, private(liar, daemon) as host:
+        with job(host, "sh", "-c", script, str(go)) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            assert process.stdout.readline() == "up\n"
+            liar.lies[method] = lie
+            liar.cut()
+            go.touch()
+            assert "ptyd is away" in process.stderr.readline()
+            asked = liar.seen[method]
+            wait_until(lambda: liar.seen[method] > asked, what="it is asked again")
+            del liar.lies[method]
+            assert process.stdout.read() == "on\n"
+            assert process.wait(60) == 7
+            assert "ptyd is away" not in process.stderr.read()
+        [run] = peek(host, "SELECT state FROM runs WHERE holder_pid = ?", process.pid)
+        assert run["state"] == "ended"
+
+
+def test_a_signal_ends_a_job_whose_ptyd_is_away(daemon: RuntimeDir) -> None:
+    with Liar(daemon.base / "liar", daemon.socket) as liar, private(liar, daemon) as host:
+        liar.lies["session.read"] = Refuse("busy")
+        with job(host, "sleep", "1000") as process:
+            assert process.stderr is not None
+            assert "ptyd is away" in process.stderr.readline()
+            process.terminate()
+            assert process.wait(60) == 128 + signal.SIGTERM
+
+
+def test_what_ptyd_says_of_the_session_ends_the_job(daemon: RuntimeDir) -> None:
+    with Liar(daemon.base / "liar", daemon.socket) as liar, private(liar, daemon) as host:
+        liar.lies["session.read"] = Refuse("unsupervised")
+        with job(host, "sleep", "1000") as process:
+            assert process.wait(60) == 4
+        assert peek(host, "SELECT status FROM sessions") == [{"status": "disposed"}]
+
+
+@contextlib.contextmanager
+def private(liar: Liar, daemon: RuntimeDir) -> Iterator[HostService]:
+    """A service of one test, whose ptyd is the liar, with a workspace."""
+    host = serve(DeceivedHost(liar, HostService(daemon)))
+    try:
+        workspace(host, id="w")
+        yield host
+    finally:
+        host.stop()
 
 
 def test_without_a_service_a_job_does_not_begin(host: HostService) -> None:
