@@ -7,7 +7,7 @@ two events) is bounded by what came, never by a moment. The steps:
 A key, streamed: the daemon receives it from its client (1 recvfrom) and sends it on (1 sendto); the shim
 receives it (1 recvfrom), writes it to the PTY (1 write), reads the echo into the ring (1 readv) and wakes the
 daemon (1 sendto); the daemon takes the wake-up (1 recvfrom) and sends the echo from the ring (1 sendmsg).
-Each of the two is woken twice. Nobody answers a key, nothing is asked twice, no descriptor is registered anew.
+Each of the two is woken twice. Nobody answers a key, and nothing is asked twice.
 
 A key, direct: the same in the shim, with the client in the daemon's place; nothing at all in the daemon.
 
