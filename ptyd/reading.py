@@ -28,6 +28,8 @@ class Reading:
     def __init__(self, offset: int) -> None:
         self.offset = offset
         self.is_over = False
+        self.is_behind = False
+        """The last chunk was a whole one: there may be more that was already told of."""
         self._exit_told = False
 
     def next(self, output: Output, facts: Mapping[str, Any], most: int) -> list[Due]:
@@ -38,6 +40,7 @@ class Reading:
             facts: The session's: `exit`, `exit_offset`, `ended`, `proof`, `end_offset`.
             most: Of bytes.
         """
+        self.is_behind = False
         if self.is_over:
             return []
         exit_offset = self._exit_due(facts)
@@ -47,6 +50,7 @@ class Reading:
                 return [("session.exit", {"exit": facts.get("exit"), "offset": exit_offset})]
             most = min(most, exit_offset - self.offset)
         offset, data = output.read(self.offset, most)
+        self.is_behind = len(data) == most
         if exit_offset is not None and offset >= exit_offset:
             data = b""  # the gap reaches beyond the exit, which is told first
         due: list[Due] = []
@@ -59,11 +63,13 @@ class Reading:
 
     def has_more(self, output: Output, facts: Mapping[str, Any]) -> bool:
         """Tell whether something would be due right now."""
-        if self.is_over:
-            return False
+        return not self.is_over and (output.head > self.offset or self.has_word(facts))
+
+    def has_word(self, facts: Mapping[str, Any]) -> bool:
+        """Tell whether an exit or an end is due, or will be once the output before it is out."""
         exit_offset = self._exit_due(facts)
         is_exit_due = exit_offset is not None and self.offset >= exit_offset
-        return output.head > self.offset or is_exit_due or bool(facts.get("ended"))
+        return not self.is_over and (is_exit_due or bool(facts.get("ended")))
 
     def _exit_due(self, facts: Mapping[str, Any]) -> int | None:
         """Where the leader's exit is still to be told; not at the head: others may go on writing for ever."""

@@ -56,9 +56,14 @@ class Attachment:
         return frames
 
     def has_more(self) -> bool:
-        """Tell whether a next frame would be there right now."""
-        output = self.session.output
-        return output is not None and self.reading.has_more(output, self.session.facts)
+        """Tell whether to go on at once: there is more, and nobody will tell us of it again.
+
+        The shim tells of every turn of its own. To run after the head meanwhile, as a flood moves it, made
+        four messages of what is one.
+        """
+        return self.session.output is not None and (
+            self.reading.is_behind or self.reading.has_word(self.session.facts)
+        )
 
     # -- pace ------------------------------------------------------------------------------------------
 

@@ -29,6 +29,8 @@ from ptyprocess import PtyProcess
 _TIOCGPTPEER = 0x5441  # ioctl_tty(2): open the slave of this master, whatever is mounted where
 _IUTF8 = 0x4000  # erase whole characters, not bytes, on the line discipline's own line editing
 MAX_SPEC_BYTES = 8 << 20
+# Numbers, made once in the zygote: to make the set anew was most of what a child's reset took.
+_RESETTABLE = tuple(int(number) for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 _SHELL_PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
@@ -136,7 +138,7 @@ def _spawn_failed(err: BaseException) -> SpawnFailed:
 
 def _prepare_child(spec: SpawnSpec, soft_files: int) -> None:
     """Undo what Python and we changed, and enter the working directory."""
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+    for number in _RESETTABLE:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -56,6 +56,7 @@ class Zygote:
         self._keeper.start()
         if caller is not None:
             self._keeper.add_caller(caller)
+        procs.boot_id()  # read once for all of them
         gc.collect()
         gc.freeze()  # what exists now stays shared between all shims
         while (self._keeper.pid or self._shims or self._orphans or self._ends) and self._stops < 2:
