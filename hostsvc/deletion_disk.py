@@ -11,14 +11,14 @@ from pathlib import Path
 
 import trio
 
-from hostsvc import removal
+from hostsvc import removal, tree
 from hostsvc.git.command import Git
 from hostsvc.git.risk import Risk, check_risk
 from hostsvc.index import Index
 from hostsvc.model import Saga, Workspace
 from hostsvc.owned import OwnedPath, PathRole
 from hostsvc.provision import ENTRY_OF_ARTIFACTS, Provision
-from hostsvc.store import paths
+from hostsvc.store import nesting, paths
 from hostsvc.trashcan import TrashCan
 from hostsvc.tree import Identity, PathRefused
 
@@ -26,9 +26,18 @@ from hostsvc.tree import Identity, PathRefused
 class DeletionDisk:
     """What a deletion does on the disk."""
 
-    def __init__(self, index: Index, git: Git, base_fd: int, can: TrashCan, provision: Provision) -> None:
+    def __init__(
+        self,
+        index: Index,
+        git: Git,
+        base: Path,
+        base_fd: int,
+        can: TrashCan,
+        provision: Provision,
+    ) -> None:
         self._index = index
         self._git = git
+        self._base = base
         self._base_fd = base_fd
         self._can = can
         self._provision = provision
@@ -38,6 +47,21 @@ class DeletionDisk:
         if not await trio.to_thread.run_sync(_has_repository, workspace):
             return Risk()
         return await check_risk(self._git, Path(workspace.path))
+
+    async def check(self, workspace: Workspace) -> None:
+        """Make sure that no other workspace would go along.
+
+        Raises:
+            PathRefused: one would.
+        """
+        owned = await self._index.read(paths.find, workspace)
+        places = {workspace.path, *(one.path for one in owned.values())}
+        called = [*places, *(alias for place in places for alias in tree.aliases(place, str(self._base)))]
+        try:
+            key = (workspace.id, workspace.generation)
+            await self._index.read(nesting.check_uninhabited, called, key)
+        except nesting.Inhabited as error:
+            raise PathRefused(str(error)) from error
 
     async def unlink_credential(self, workspace: Workspace) -> bool:
         """Remove its credential for good.

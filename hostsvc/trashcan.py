@@ -33,7 +33,7 @@ from hostsvc.git.worktree import (
 )
 from hostsvc.index import Index
 from hostsvc.manifest import GONE, describe, taken_of
-from hostsvc.store import trash
+from hostsvc.store import nesting, trash
 from hostsvc.store.rows import to_json
 from hostsvc.store.trash import Entry
 from hostsvc.tree import Identity, PathRefused
@@ -86,28 +86,49 @@ class TrashCan:
         Raises:
             PathRefused: it is another by now, or cannot be moved, or git does not answer. It is left alone.
         """
-        entry = await self._index.read(trash.find, entry_id)
-        if entry is None:
-            now_ms = self._now_ms()
-            name = self._name(path)
-            manifest = await describe(self._git, self._base, self._base_fd, name, identity)
-            entry = await self._index.write(
+        with self.alone(entry_id):
+            entry = await self._index.read(trash.find, entry_id)
+            if entry is None:
+                entry = await self._enter(
+                    entry_id, path, identity, keep_ms, why, who, workspace_id, generation
+                )
+            if entry["purged_at_ms"] is None:
+                await self.put_again(entry)
+        found = await self._index.read(trash.find, entry_id)
+        assert found is not None
+        return found
+
+    async def _enter(
+        self,
+        entry_id: str,
+        path: str,
+        identity: Identity,
+        keep_ms: int | None,
+        why: str,
+        who: str,
+        workspace_id: str,
+        generation: int,
+    ) -> Entry:
+        """Write what is to be moved. From then on nothing comes to be inside."""
+        now_ms = self._now_ms()
+        name = self._name(path)
+        manifest = await describe(self._git, self._base, self._base_fd, name, identity)
+        try:
+            return await self._index.write(
                 trash.insert,
                 id_=entry_id,
                 workspace_id=workspace_id,
                 generation=generation,
                 path=path,
+                aliases=tree.aliases(path, str(self._base)),
                 trash_path=str(self._path(entry_id)),
                 identity=identity,
                 manifest={**manifest, "why": why, "who": who},
                 now_ms=now_ms,
                 purge_at_ms=now_ms + (self._keep_ms if keep_ms is None else keep_ms),
             )
-        if entry["purged_at_ms"] is None:
-            await self.put_again(entry)
-        found = await self._index.read(trash.find, entry_id)
-        assert found is not None
-        return found
+        except nesting.Inhabited as error:
+            raise PathRefused(f"cannot move {path} to the trash: {error}") from error
 
     async def restore(self, entry: Entry) -> bool:
         """Put an entry back where it was; also when half of that was done before.
@@ -155,13 +176,13 @@ class TrashCan:
 
     @contextlib.contextmanager
     def alone(self, entry_id: str) -> Iterator[None]:
-        """Let nobody else restore or purge an entry for the block.
+        """Let nobody else move, restore or purge an entry for the block.
 
         Raises:
             PathRefused: somebody is at it.
         """
         if entry_id in self._at_work:
-            raise PathRefused(f"{entry_id} is being restored or purged just now")
+            raise PathRefused(f"{entry_id} is being moved, restored or purged just now")
         self._at_work.add(entry_id)
         try:
             yield

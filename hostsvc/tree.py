@@ -107,6 +107,16 @@ def _is_plain(path: str) -> bool:
     )
 
 
+def aliases(path: str, base: str) -> list[str]:
+    """Return what else a path is called, as far as the base is reached through a link."""
+    real = os.path.realpath(base)
+    return [
+        other + path.removeprefix(one)
+        for one, other in ((base, real), (real, base))
+        if one != other and f"{path}/".startswith(f"{one}/")
+    ]
+
+
 def check_entry_name(name: str) -> None:
     """Refuse what names neither a folder nor its artifacts.
 

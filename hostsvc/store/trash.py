@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlite_utils import Database
 
 from hostsvc.model import Workspace
+from hostsvc.store import nesting
 from hostsvc.store.rows import from_json, to_json
 
 Entry = Mapping[str, Any]
@@ -28,8 +29,14 @@ def insert(
     manifest: Mapping[str, Any],
     now_ms: int,
     purge_at_ms: int,
+    aliases: Sequence[str] = (),
 ) -> Entry:
-    """Write what is known of something before it is moved; a repeated step finds its own."""
+    """Write what is known of something before it is moved; a repeated step finds its own.
+
+    Raises:
+        Inhabited: other workspaces are inside.
+    """
+    nesting.check_uninhabited(db, [path, *aliases], (workspace_id, generation))
     db.execute(
         "INSERT INTO trash (id, workspace_id, generation, path, trash_path, device, inode, trashed_at_ms,"
         " purge_at_ms, manifest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",

@@ -354,6 +354,51 @@ def test_work_at_risk_is_not_deleted_and_named(
     assert (Path(entry["trash_path"]) / "late").exists()
 
 
+@pytest.mark.parametrize("is_forced", [False, True])
+def test_B20_no_workspace_goes_along_with_another(
+    served: HostService, repository: Repository, is_forced: bool
+) -> None:
+    """Nor by its artifacts, which would be removed as they are empty."""
+    host = served
+    name = f"outer-{is_forced}"
+    outer = worktree(host, repository, name)
+    (repository.main / ".git" / "info" / "exclude").write_text(".trees/\n")
+    inner = repository.worktree(outer / ".trees" / "b", f"b-{is_forced}")
+    (inner / "untracked").write_text("x")
+    workspace(host, id=f"inner-{is_forced}", path=str(inner))
+    workspace(host, id=f"beside-{is_forced}", path=f"{outer}-artifacts")
+    before = fingerprint(outer, repository.main)
+    assert host.call("workspace.risk", id=name)["safe"], "git says nothing of what is ignored"
+    refused = host.error("workspace.delete", id=name, force=is_forced)
+    assert refused.code == "path_refused"
+    assert f"beside-{is_forced}, inner-{is_forced}" in refused.error["message"]
+    assert fingerprint(outer, repository.main) == before
+    assert host.call("workspace.get", id=name)["state"] == "active"
+    host.call("workspace.delete", id=f"inner-{is_forced}")
+    host.call("workspace.delete", id=f"beside-{is_forced}")
+    assert host.call("workspace.delete", id=name, force=True)["state"] == "deleted"
+
+
+def test_B20_nothing_comes_into_what_is_going(
+    served: HostService, repository: Repository, tmp_path: Path
+) -> None:
+    """Its teardown runs for as long as the test wants, and fails then."""
+    host = served
+    ready, fail = tmp_path / "ready", tmp_path / "fail"
+    script = f"mkdir inner; touch {ready}; until test -e {fail}; do sleep 0.02; done; exit 1"
+    outer = Path(workspace(host, id="going", teardown=["sh", "-c", script])["path"])
+    with host.connect() as deleting:
+        deleted = deleting.send("workspace.delete", id="going")
+        wait_until(ready.exists, what="its teardown runs")
+        for path in (outer / "inner", f"{outer}-artifacts"):
+            refused = host.error("workspace.create", id="late", path=str(path))
+            assert (refused.code, refused.error["data"]["workspace"]) == ("exists", "going")
+        fail.touch()
+        with pytest.raises(RpcError):
+            deleting.result(deleted)
+    assert workspace(host, id="late", path=str(outer / "inner"))["state"] == "active", "it stays after all"
+
+
 def test_a_clone_in_a_plain_folder_counts(served: HostService, repository: Repository) -> None:
     host = served
     folder = Path(workspace(host, id="clone")["path"])

@@ -17,13 +17,15 @@ from typing import Any
 import pytest
 from sqlite_utils import Database
 
-from hostsvc import tree
+from hostsvc import trashcan, tree
 from hostsvc.git.command import Git
-from hostsvc.git.keep import KEEP_REF
-from hostsvc.store import trash
+from hostsvc.git.keep import KEEP_REF, keep
+from hostsvc.model import Workspace
+from hostsvc.states import WorkspaceState
+from hostsvc.store import nesting, trash, workspaces
 from hostsvc.trashcan import TrashCan
 from hostsvc.tree import TRASH, Identity, PathRefused
-from tests.hostsvc.store import InlineIndex, inline_index
+from tests.hostsvc.store import InlineIndex, add_workspace, inline_index
 from tests.hostsvc.values import NOW
 from tests.support.processes import alive
 from tests.support.repos import Repository, commit, fingerprint, git
@@ -314,6 +316,60 @@ async def test_B16_no_git_no_move(place: Place) -> None:
     with pytest.raises(PathRefused, match="git cannot be run"):
         await can.put("t1", path=str(folder), identity=identify(folder), why="", who="")
     assert fingerprint(place.root / "base", place.root / "r") == before
+
+
+@pytest.mark.parametrize("inner", [".", "deep/inner"])
+async def test_B20_a_workspace_that_comes_to_be_inside(place: Place, inner: str) -> None:
+    """Before it was entered, it keeps all around it; after that it is refused, until that has gone."""
+    folder = place.worktree()
+    (folder / "deep" / "inner").mkdir(parents=True)
+    path = os.path.normpath(folder / inner)
+
+    def adopt(id_: str) -> Workspace:
+        return add_workspace(place.index._db, id_, path=path, is_ours=False)
+
+    lively = adopt("lively")
+    with pytest.raises(PathRefused, match="lively"):
+        await place.put(folder)
+    assert await place.index.read(trash.find_all) == []
+    for state in (WorkspaceState.DELETING, WorkspaceState.DELETED):
+        await place.index.write(workspaces.set_state, lively, state, NOW)
+
+    refused = []
+
+    async def late(*args: Any) -> None:
+        with pytest.raises(nesting.Leaving) as error:
+            adopt("late")
+        refused.append(str(error.value))
+        with pytest.raises(PathRefused, match="just now"), place.can.alone("t1"):
+            pass
+        await keep(*args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trashcan, "keep", late)
+        entry = await place.put(folder, workspace_id="w")
+    assert len(refused) == 1
+    assert "workspace w's" in refused[0]
+    assert not folder.exists()
+    folder.mkdir()
+    assert adopt("after").state is WorkspaceState.ACTIVE, "what is there now is another"
+    assert (Path(entry["trash_path"]) / "deep" / "inner").exists()
+
+
+async def test_B20_also_when_the_base_has_another_name(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    place = Place(tmp_path / "link")
+    try:
+        folder = place.base / "w"
+        (folder / "inner").mkdir(parents=True)
+        add_workspace(place.index._db, "b", path=str((folder / "inner").resolve()), is_ours=False)
+        with pytest.raises(PathRefused, match=r"workspaces inside.*: b$"):
+            await place.put(folder)
+        assert (folder / "inner").exists()
+    finally:
+        place.index.close()
+        os.close(place.base_fd)
 
 
 async def test_its_commits_are_kept_until_it_is_purged(place: Place) -> None:
