@@ -79,7 +79,10 @@ class DeletionDisk:
             PathRefused: they are not what we made, or cannot be moved.
         """
         owned = (await self._index.read(paths.find, workspace)).get(PathRole.ARTIFACTS)
-        if owned is None or await trio.to_thread.run_sync(self._is_empty_now_gone, owned):
+        if owned is None:
+            return False
+        if await trio.to_thread.run_sync(self._is_empty_now_gone, owned):
+            await self._provision.forget(owned)
             return False
         if owned.identity is None:
             raise PathRefused(f"{owned.path} was never ours")

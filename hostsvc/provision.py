@@ -224,11 +224,21 @@ class Provision:
             return False
         name = os.path.basename(owned.path)
         expected = None if owned.identity is None else Identity(*owned.identity)
-        return await trio.to_thread.run_sync(removal.unlink, self._base_fd, name, expected)
+        was_there = await trio.to_thread.run_sync(removal.unlink, self._base_fd, name, expected)
+        await self.forget(owned)
+        return was_there
+
+    async def forget(self, owned: OwnedPath) -> None:
+        """Enter that one of its paths is gone: what comes to be there is not ours, whatever its inode."""
+        if owned.inode is not None:
+            await self._index.write(paths.forget, owned.path, owned.inode)
 
     async def _clear(self, workspace: Workspace, owned: OwnedPath, entry_id: str, *, for_good: bool) -> None:
         name, identity = os.path.basename(owned.path), owned.identity
-        if await trio.to_thread.run_sync(removal.remove_empty, self._base_fd, name) or identity is None:
+        if await trio.to_thread.run_sync(removal.remove_empty, self._base_fd, name):
+            await self.forget(owned)
+            return
+        if identity is None:
             return
         entry = await self._can.put(
             entry_id,

@@ -8,7 +8,7 @@ from typing import Any
 from sqlite_utils import Database
 
 from hostsvc.model import Workspace
-from hostsvc.store import nesting
+from hostsvc.store import nesting, paths
 from hostsvc.store.rows import from_json, to_json
 
 Entry = Mapping[str, Any]
@@ -115,7 +115,10 @@ def unclaim(db: Database, workspace: Workspace) -> None:
 
 
 def purged(db: Database, id_: str, now_ms: int) -> None:
+    """Enter that something is gone for good, and forget which directory it was."""
     db.execute("UPDATE trash SET purged_at_ms = ?, last_error = NULL WHERE id = ?", [now_ms, id_])
+    if found := find(db, id_):
+        paths.forget(db, found["path"], found["inode"])
 
 
 def failed(db: Database, id_: str, error: str) -> None:

@@ -91,6 +91,25 @@ def test_A1_the_triple_is_made_and_goes(served: HostService, tmp_path: Path) -> 
     assert (entries[answer["saga"] + ".artifacts"] / "report").read_text() == "kept too"
 
 
+def test_A12_what_is_gone_is_forgotten(served: HostService) -> None:
+    """By its deletion, its purge, and when it was taken back: the same inode may be a stranger's next."""
+    host = served
+
+    def known(name: str) -> list[str]:
+        rows = peek(host, "SELECT * FROM paths WHERE workspace_id = ? AND inode IS NOT NULL", name)
+        return sorted(row["role"] for row in rows)
+
+    workspace(host, id="forgotten", credential=SECRET)
+    assert known("forgotten") == ["artifacts", "credential", "folder"]
+    saga = host.call("workspace.delete", id="forgotten")["saga"]
+    assert known("forgotten") == ["folder"], "that is in the trash"
+    host.call("workspace.restore", id="forgotten")
+    saga = host.call("workspace.delete", id="forgotten")["saga"]
+    assert known("forgotten") == ["folder", "folder"]
+    host.call("trash.purge", id=saga)
+    assert known("forgotten") == []
+
+
 def test_M_no_secret_in_trash_log_audit_or_answer(served: HostService) -> None:
     host = served
     with host.connect() as events:
