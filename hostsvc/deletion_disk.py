@@ -7,6 +7,7 @@ touched: nothing here does anything for it.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import trio
@@ -49,10 +50,10 @@ class DeletionDisk:
         return await check_risk(self._git, Path(workspace.path))
 
     async def check(self, workspace: Workspace) -> None:
-        """Make sure that no other workspace would go along.
+        """Make sure that what would go is what we made, and that no other workspace would go along.
 
         Raises:
-            PathRefused: one would.
+            PathRefused: it is another by now, or one would.
         """
         owned = await self._index.read(paths.find, workspace)
         places = {workspace.path, *(one.path for one in owned.values())}
@@ -62,6 +63,20 @@ class DeletionDisk:
             await self._index.read(nesting.check_uninhabited, called, key)
         except nesting.Inhabited as error:
             raise PathRefused(str(error)) from error
+        await trio.to_thread.run_sync(self._check_identities, list(owned.values()))
+
+    def _check_identities(self, owned: Sequence[OwnedPath]) -> None:
+        for one in owned:
+            name = os.path.basename(one.path)
+            try:
+                found = os.stat(name, dir_fd=self._base_fd, follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise PathRefused(f"cannot look at {one.path}: {error.strerror}") from error
+            if one.inode is not None:
+                what = "file" if one.role is PathRole.CREDENTIAL else "directory"
+                tree.check(found, tree.identity_below(self._base_fd, one.inode), name, what)
 
     async def unlink_credential(self, workspace: Workspace) -> bool:
         """Remove its credential for good.

@@ -73,7 +73,7 @@ class TrashCan:
         Args:
             entry_id: Names the entry; the same again goes on with it.
             path: The folder or the artifacts, directly below the base.
-            identity: Which directory it has to be.
+            identity: Which directory it has to be; it is the base's device, whatever number that had.
             why: For people: the reason.
             who: What asked for it.
             workspace_id: Whose it was; empty for nobody's.
@@ -112,6 +112,7 @@ class TrashCan:
         """Write what is to be moved. From then on nothing comes to be inside."""
         now_ms = self._now_ms()
         name = self._name(path)
+        identity = tree.identity_below(self._base_fd, identity.inode)
         manifest = await describe(self._git, self._base, self._base_fd, name, identity)
         try:
             return await self._index.write(
@@ -195,7 +196,7 @@ class TrashCan:
         used = await trio.to_thread.run_sync(processes.inside, [entry["trash_path"]])
         if used:
             raise PathRefused(f"process {used[entry['trash_path']]} is inside")
-        identity = Identity(entry["device"], entry["inode"])
+        identity = tree.identity_below(self._base_fd, entry["inode"])
         if not await trio.to_thread.run_sync(removal.purge, self._base_fd, entry["id"], identity):
             await trio.to_thread.run_sync(self._check_moved, entry)
         await trio.to_thread.run_sync(self._remove_admin, entry["id"] + ADMIN)
@@ -206,7 +207,7 @@ class TrashCan:
         """Make sure that what is not in the trash is not still where it was: then it is yet to be moved."""
         with contextlib.suppress(OSError):
             found = os.stat(os.path.basename(entry["path"]), dir_fd=self._base_fd, follow_symlinks=False)
-            if tree.identity_of(found) == (entry["device"], entry["inode"]):
+            if tree.identity_of(found) == tree.identity_below(self._base_fd, entry["inode"]):
                 raise PathRefused(f"{entry['path']} was not moved yet")
 
     # -- there and back ----------------------------------------------------------------------------
@@ -228,7 +229,7 @@ class TrashCan:
         manifest, id_ = entry["manifest"], entry["id"]
         if manifest["kind"] == GONE:
             return False
-        identity = Identity(entry["device"], entry["inode"])
+        identity = tree.identity_below(self._base_fd, entry["inode"])
         move = partial(tree.move_to_trash, self._base_fd, self._name(entry["path"]), id_, identity)
         taken = taken_of(entry["manifest"])
         try:
@@ -244,7 +245,7 @@ class TrashCan:
         return True
 
     def _move_back(self, entry: Entry) -> None:
-        identity = Identity(entry["device"], entry["inode"])
+        identity = tree.identity_below(self._base_fd, entry["inode"])
         if not tree.move_back(self._base_fd, entry["id"], self._name(entry["path"]), identity):
             raise PathRefused(f"{entry['trash_path']} is gone")
 

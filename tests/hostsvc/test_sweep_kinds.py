@@ -269,6 +269,22 @@ async def test_A12_a_stranger_that_is_given_the_inode_of_ours(litter: Litter) ->
     assert told(litter)["unrecognised"] == 2
 
 
+async def test_what_is_ours_stays_ours_when_its_device_has_another_number(litter: Litter) -> None:
+    litter.workspace("done", is_deleted=True)
+    litter.triple("done", "done")
+    alias = litter.folder("alias", "done")
+    living = litter.workspace("living", litter.root / "elsewhere", is_ours=False)
+    with litter.writing() as db:
+        db.execute("UPDATE paths SET device = device + 1")
+        identity = [alias.stat().st_dev + 1, alias.stat().st_ino, living.id]
+        db.execute("UPDATE workspaces SET device = ?, inode = ? WHERE id = ?", identity)
+    litter.later(2 * HOUR)
+    assert outcomes(await litter.sweep()) == {
+        "done": "trash done", "done-artifacts": "trash done", "done.cred.sh": "unlink done",
+    }  # fmt: skip
+    assert litter.names() == {"alias"}, "a workspace's folder, under another name"
+
+
 async def test_A12_what_was_there_before_us_is_a_strangers(litter: Litter) -> None:
     """A workspace that was refused because of it has written down the path, and never what is there."""
     litter.workspace("done", is_deleted=True)
