@@ -88,7 +88,7 @@ class TrashCan:
         """
         with self.alone(entry_id):
             entry = await self._index.read(trash.find, entry_id)
-            if entry is None:
+            if entry is None or await trio.to_thread.run_sync(self._is_in_place, entry):
                 entry = await self._enter(
                     entry_id, path, identity, keep_ms, why, who, workspace_id, generation
                 )
@@ -109,7 +109,10 @@ class TrashCan:
         workspace_id: str,
         generation: int,
     ) -> Entry:
-        """Write what is to be moved. From then on nothing comes to be inside."""
+        """Write what is to be moved, and until when it is kept, which counts from the move.
+
+        From then on nothing comes to be inside. What a failed attempt has written is out of date.
+        """
         now_ms = self._now_ms()
         name = self._name(path)
         identity = tree.identity_below(self._base_fd, identity.inode)
@@ -205,10 +208,14 @@ class TrashCan:
 
     def _check_moved(self, entry: Entry) -> None:
         """Make sure that what is not in the trash is not still where it was: then it is yet to be moved."""
+        if self._is_in_place(entry):
+            raise PathRefused(f"{entry['path']} was not moved yet")
+
+    def _is_in_place(self, entry: Entry) -> bool:
         with contextlib.suppress(OSError):
             found = os.stat(os.path.basename(entry["path"]), dir_fd=self._base_fd, follow_symlinks=False)
-            if tree.identity_of(found) == tree.identity_below(self._base_fd, entry["inode"]):
-                raise PathRefused(f"{entry['path']} was not moved yet")
+            return tree.identity_of(found) == tree.identity_below(self._base_fd, entry["inode"])
+        return False
 
     # -- there and back ----------------------------------------------------------------------------
 

@@ -31,7 +31,7 @@ def insert(
     purge_at_ms: int,
     aliases: Sequence[str] = (),
 ) -> Entry:
-    """Write what is known of something before it is moved; a repeated step finds its own.
+    """Write what is known of something before it is moved; a repeated step writes what it has become.
 
     Raises:
         Inhabited: other workspaces are inside.
@@ -39,7 +39,9 @@ def insert(
     nesting.check_uninhabited(db, [path, *aliases], (workspace_id, generation))
     db.execute(
         "INSERT INTO trash (id, workspace_id, generation, path, trash_path, device, inode, trashed_at_ms,"
-        " purge_at_ms, manifest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        " purge_at_ms, manifest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT DO UPDATE SET manifest = excluded.manifest,"
+        f" trashed_at_ms = excluded.trashed_at_ms, purge_at_ms = excluded.purge_at_ms WHERE {_IN_THE_TRASH}",
         [
             id_,
             workspace_id,

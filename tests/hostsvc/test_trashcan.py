@@ -25,6 +25,7 @@ from hostsvc.states import WorkspaceState
 from hostsvc.store import nesting, trash, workspaces
 from hostsvc.trashcan import TrashCan
 from hostsvc.tree import TRASH, Identity, PathRefused
+from tests.hostsvc.litter import DAY
 from tests.hostsvc.store import InlineIndex, add_workspace, inline_index
 from tests.hostsvc.values import NOW
 from tests.support.processes import alive
@@ -465,6 +466,28 @@ async def test_what_is_restored_or_not_moved_yet_is_not_purged(place: Place) -> 
     await place.index.write(restored, "t1")
     assert await place.can.purge(entry) is None
     assert place.in_trash() == ["t1", "t1.json"], "somebody has restored it in the meantime"
+
+
+async def test_its_time_in_the_trash_counts_from_its_move(place: Place) -> None:
+    """What it was at an attempt that failed does not count: neither the time nor the content."""
+    folder = place.worktree()
+    held = ("update-ref", "refs/hostsvc/trash")  # no ref can be below that one
+    git(place.repository.main, *held, "HEAD")
+    with pytest.raises(PathRefused, match="cannot move"):
+        await place.put(folder, keep_ms=100 * DAY)
+    assert (await place.entry())["purge_at_ms"] == NOW + 100 * DAY
+    head = commit(folder, "more")
+    git(folder, "checkout", "-q", "-b", "other")
+    git(place.repository.main, held[0], "-d", held[1])
+    later = NOW + 8 * DAY
+    can = TrashCan(place.index, Git(), place.base, place.base_fd, lambda: later, keep_ms=7 * DAY)
+    entry = await can.put("t1", path=str(folder), identity=identify(folder), why="later", who="test")
+    assert (entry["trashed_at_ms"], entry["purge_at_ms"]) == (later, later + 7 * DAY)
+    told = json.loads((place.base / TRASH / "t1.json").read_text())
+    for manifest in (entry["manifest"], told):
+        assert (manifest["head"], manifest["branch"], manifest["why"]) == (head, "refs/heads/other", "later")
+    assert await can.put("t1", path=str(folder), identity=identify(Path(entry["trash_path"])), why="", who="")
+    assert (await place.entry())["manifest"]["why"] == "later", "once it is there it stays so"
 
 
 async def test_what_is_lost_on_its_way_back_is_no_obstacle(place: Place) -> None:
