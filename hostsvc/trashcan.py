@@ -196,9 +196,9 @@ class TrashCan:
     async def _purge(self, entry: Entry) -> None:
         if await self._index.read(trash.find_in_trash, entry["id"]) is None:
             return  # purged or restored meanwhile
-        used = await trio.to_thread.run_sync(processes.inside, [entry["trash_path"]])
-        if used:
-            raise PathRefused(f"process {used[entry['trash_path']]} is inside")
+        real = os.path.join(os.path.realpath(self._base), tree.TRASH, entry["id"])  # as /proc tells it
+        if used := await trio.to_thread.run_sync(processes.inside, [real]):
+            raise PathRefused(f"process {used[real]} is inside")
         identity = tree.identity_below(self._base_fd, entry["inode"])
         if not await trio.to_thread.run_sync(removal.purge, self._base_fd, entry["id"], identity):
             await trio.to_thread.run_sync(self._check_moved, entry)

@@ -25,7 +25,7 @@ from hostsvc.states import WorkspaceState
 from hostsvc.store import nesting, trash, workspaces
 from hostsvc.trashcan import TrashCan
 from hostsvc.tree import TRASH, Identity, PathRefused
-from tests.hostsvc.litter import DAY
+from tests.hostsvc.litter import DAY, process_inside
 from tests.hostsvc.store import InlineIndex, add_workspace, inline_index
 from tests.hostsvc.values import NOW
 from tests.support.processes import alive
@@ -447,6 +447,22 @@ async def test_B19_not_purged_under_a_process(place: Place) -> None:
     assert not alive(inside.pid)
     assert await place.can.purge(entry) is None
     assert place.in_trash() == []
+
+
+async def test_B19_nor_when_the_base_has_another_name(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    place = Place(tmp_path / "link")
+    folder = place.base / "w"
+    (folder / "inner").mkdir(parents=True)
+    entry = await place.put(folder)
+    try:
+        with process_inside(place.base / TRASH / "t1" / "inner"):
+            assert "is inside" in (await place.can.purge(entry) or "")
+            assert place.in_trash() == ["t1", "t1.json"]
+    finally:
+        place.index.close()
+        os.close(place.base_fd)
 
 
 async def test_what_is_restored_or_not_moved_yet_is_not_purged(place: Place) -> None:
