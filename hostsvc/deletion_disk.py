@@ -7,18 +7,19 @@ touched: nothing here does anything for it.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import trio
 
-from hostsvc import removal
+from hostsvc import removal, tree
 from hostsvc.git.command import Git
 from hostsvc.git.risk import Risk, check_risk
 from hostsvc.index import Index
 from hostsvc.model import Saga, Workspace
 from hostsvc.owned import OwnedPath, PathRole
 from hostsvc.provision import ENTRY_OF_ARTIFACTS, Provision
-from hostsvc.store import paths
+from hostsvc.store import nesting, paths
 from hostsvc.trashcan import TrashCan
 from hostsvc.tree import Identity, PathRefused
 
@@ -26,9 +27,18 @@ from hostsvc.tree import Identity, PathRefused
 class DeletionDisk:
     """What a deletion does on the disk."""
 
-    def __init__(self, index: Index, git: Git, base_fd: int, can: TrashCan, provision: Provision) -> None:
+    def __init__(
+        self,
+        index: Index,
+        git: Git,
+        base: Path,
+        base_fd: int,
+        can: TrashCan,
+        provision: Provision,
+    ) -> None:
         self._index = index
         self._git = git
+        self._base = base
         self._base_fd = base_fd
         self._can = can
         self._provision = provision
@@ -38,6 +48,35 @@ class DeletionDisk:
         if not await trio.to_thread.run_sync(_has_repository, workspace):
             return Risk()
         return await check_risk(self._git, Path(workspace.path))
+
+    async def check(self, workspace: Workspace) -> None:
+        """Make sure that what would go is what we made, and that no other workspace would go along.
+
+        Raises:
+            PathRefused: it is another by now, or one would.
+        """
+        owned = await self._index.read(paths.find, workspace)
+        places = {workspace.path, *(one.path for one in owned.values())}
+        called = [*places, *(alias for place in places for alias in tree.aliases(place, str(self._base)))]
+        try:
+            key = (workspace.id, workspace.generation)
+            await self._index.read(nesting.check_uninhabited, called, key)
+        except nesting.Inhabited as error:
+            raise PathRefused(str(error)) from error
+        await trio.to_thread.run_sync(self._check_identities, list(owned.values()))
+
+    def _check_identities(self, owned: Sequence[OwnedPath]) -> None:
+        for one in owned:
+            name = os.path.basename(one.path)
+            try:
+                found = os.stat(name, dir_fd=self._base_fd, follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise PathRefused(f"cannot look at {one.path}: {error.strerror}") from error
+            if one.inode is not None:
+                what = "file" if one.role is PathRole.CREDENTIAL else "directory"
+                tree.check(found, tree.identity_below(self._base_fd, one.inode), name, what)
 
     async def unlink_credential(self, workspace: Workspace) -> bool:
         """Remove its credential for good.
@@ -55,7 +94,10 @@ class DeletionDisk:
             PathRefused: they are not what we made, or cannot be moved.
         """
         owned = (await self._index.read(paths.find, workspace)).get(PathRole.ARTIFACTS)
-        if owned is None or await trio.to_thread.run_sync(self._is_empty_now_gone, owned):
+        if owned is None:
+            return False
+        if await trio.to_thread.run_sync(self._is_empty_now_gone, owned):
+            await self._provision.forget(owned)
             return False
         if owned.identity is None:
             raise PathRefused(f"{owned.path} was never ours")

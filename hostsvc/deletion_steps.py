@@ -74,7 +74,11 @@ class DeletionSteps:
 
     async def _check_risk(self, job: Job) -> Mapping[str, Any] | None:
         """An adopted folder is only forgotten, and a plain one goes to the trash as it is."""
-        if job.saga.is_forced or not job.workspace.is_ours:
+        if not job.workspace.is_ours:
+            return None
+        with _refusals():
+            await self._disk.check(job.workspace)
+        if job.saga.is_forced:
             return None
         risk = await self._disk.risk(job.workspace)
         if not risk.is_safe:

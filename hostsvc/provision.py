@@ -166,14 +166,14 @@ class Provision:
         is_on_branch = await self._can.restore(entry)
         if artifacts is not None and artifacts["purged_at_ms"] is None:
             await self._can.restore(artifacts)
-            place = Identity(artifacts["device"], artifacts["inode"])
+            place = tree.identity_below(self._base_fd, artifacts["inode"])
         else:
             place = await self._make_artifacts(workspace)
         manifest = entry["manifest"]
         branch = manifest["branch"] if is_on_branch else None
         return Made(
             identities={
-                PathRole.FOLDER: Identity(entry["device"], entry["inode"]),
+                PathRole.FOLDER: tree.identity_below(self._base_fd, entry["inode"]),
                 PathRole.ARTIFACTS: place,
             },
             common_dir=manifest.get("common_dir"),
@@ -223,12 +223,22 @@ class Provision:
         if owned is None:
             return False
         name = os.path.basename(owned.path)
-        expected = None if owned.identity is None else Identity(*owned.identity)
-        return await trio.to_thread.run_sync(removal.unlink, self._base_fd, name, expected)
+        expected = None if owned.inode is None else tree.identity_below(self._base_fd, owned.inode)
+        was_there = await trio.to_thread.run_sync(removal.unlink, self._base_fd, name, expected)
+        await self.forget(owned)
+        return was_there
+
+    async def forget(self, owned: OwnedPath) -> None:
+        """Enter that one of its paths is gone: what comes to be there is not ours, whatever its inode."""
+        if owned.inode is not None:
+            await self._index.write(paths.forget, owned.path, owned.inode)
 
     async def _clear(self, workspace: Workspace, owned: OwnedPath, entry_id: str, *, for_good: bool) -> None:
         name, identity = os.path.basename(owned.path), owned.identity
-        if await trio.to_thread.run_sync(removal.remove_empty, self._base_fd, name) or identity is None:
+        if await trio.to_thread.run_sync(removal.remove_empty, self._base_fd, name):
+            await self.forget(owned)
+            return
+        if identity is None:
             return
         entry = await self._can.put(
             entry_id,

@@ -33,7 +33,7 @@ from hostsvc.git.worktree import (
 )
 from hostsvc.index import Index
 from hostsvc.manifest import GONE, describe, taken_of
-from hostsvc.store import trash
+from hostsvc.store import nesting, trash
 from hostsvc.store.rows import to_json
 from hostsvc.store.trash import Entry
 from hostsvc.tree import Identity, PathRefused
@@ -73,7 +73,7 @@ class TrashCan:
         Args:
             entry_id: Names the entry; the same again goes on with it.
             path: The folder or the artifacts, directly below the base.
-            identity: Which directory it has to be.
+            identity: Which directory it has to be; it is the base's device, whatever number that had.
             why: For people: the reason.
             who: What asked for it.
             workspace_id: Whose it was; empty for nobody's.
@@ -86,28 +86,53 @@ class TrashCan:
         Raises:
             PathRefused: it is another by now, or cannot be moved, or git does not answer. It is left alone.
         """
-        entry = await self._index.read(trash.find, entry_id)
-        if entry is None:
-            now_ms = self._now_ms()
-            name = self._name(path)
-            manifest = await describe(self._git, self._base, self._base_fd, name, identity)
-            entry = await self._index.write(
+        with self.alone(entry_id):
+            entry = await self._index.read(trash.find, entry_id)
+            if entry is None or await trio.to_thread.run_sync(self._is_in_place, entry):
+                entry = await self._enter(
+                    entry_id, path, identity, keep_ms, why, who, workspace_id, generation
+                )
+            if entry["purged_at_ms"] is None:
+                await self.put_again(entry)
+        found = await self._index.read(trash.find, entry_id)
+        assert found is not None
+        return found
+
+    async def _enter(
+        self,
+        entry_id: str,
+        path: str,
+        identity: Identity,
+        keep_ms: int | None,
+        why: str,
+        who: str,
+        workspace_id: str,
+        generation: int,
+    ) -> Entry:
+        """Write what is to be moved, and until when it is kept, which counts from the move.
+
+        From then on nothing comes to be inside. What a failed attempt has written is out of date.
+        """
+        now_ms = self._now_ms()
+        name = self._name(path)
+        identity = tree.identity_below(self._base_fd, identity.inode)
+        manifest = await describe(self._git, self._base, self._base_fd, name, identity)
+        try:
+            return await self._index.write(
                 trash.insert,
                 id_=entry_id,
                 workspace_id=workspace_id,
                 generation=generation,
                 path=path,
+                aliases=tree.aliases(path, str(self._base)),
                 trash_path=str(self._path(entry_id)),
                 identity=identity,
                 manifest={**manifest, "why": why, "who": who},
                 now_ms=now_ms,
                 purge_at_ms=now_ms + (self._keep_ms if keep_ms is None else keep_ms),
             )
-        if entry["purged_at_ms"] is None:
-            await self.put_again(entry)
-        found = await self._index.read(trash.find, entry_id)
-        assert found is not None
-        return found
+        except nesting.Inhabited as error:
+            raise PathRefused(f"cannot move {path} to the trash: {error}") from error
 
     async def restore(self, entry: Entry) -> bool:
         """Put an entry back where it was; also when half of that was done before.
@@ -155,13 +180,13 @@ class TrashCan:
 
     @contextlib.contextmanager
     def alone(self, entry_id: str) -> Iterator[None]:
-        """Let nobody else restore or purge an entry for the block.
+        """Let nobody else move, restore or purge an entry for the block.
 
         Raises:
             PathRefused: somebody is at it.
         """
         if entry_id in self._at_work:
-            raise PathRefused(f"{entry_id} is being restored or purged just now")
+            raise PathRefused(f"{entry_id} is being moved, restored or purged just now")
         self._at_work.add(entry_id)
         try:
             yield
@@ -171,10 +196,10 @@ class TrashCan:
     async def _purge(self, entry: Entry) -> None:
         if await self._index.read(trash.find_in_trash, entry["id"]) is None:
             return  # purged or restored meanwhile
-        used = await trio.to_thread.run_sync(processes.inside, [entry["trash_path"]])
-        if used:
-            raise PathRefused(f"process {used[entry['trash_path']]} is inside")
-        identity = Identity(entry["device"], entry["inode"])
+        real = os.path.join(os.path.realpath(self._base), tree.TRASH, entry["id"])  # as /proc tells it
+        if used := await trio.to_thread.run_sync(processes.inside, [real]):
+            raise PathRefused(f"process {used[real]} is inside")
+        identity = tree.identity_below(self._base_fd, entry["inode"])
         if not await trio.to_thread.run_sync(removal.purge, self._base_fd, entry["id"], identity):
             await trio.to_thread.run_sync(self._check_moved, entry)
         await trio.to_thread.run_sync(self._remove_admin, entry["id"] + ADMIN)
@@ -183,10 +208,14 @@ class TrashCan:
 
     def _check_moved(self, entry: Entry) -> None:
         """Make sure that what is not in the trash is not still where it was: then it is yet to be moved."""
+        if self._is_in_place(entry):
+            raise PathRefused(f"{entry['path']} was not moved yet")
+
+    def _is_in_place(self, entry: Entry) -> bool:
         with contextlib.suppress(OSError):
             found = os.stat(os.path.basename(entry["path"]), dir_fd=self._base_fd, follow_symlinks=False)
-            if tree.identity_of(found) == (entry["device"], entry["inode"]):
-                raise PathRefused(f"{entry['path']} was not moved yet")
+            return tree.identity_of(found) == tree.identity_below(self._base_fd, entry["inode"])
+        return False
 
     # -- there and back ----------------------------------------------------------------------------
 
@@ -207,7 +236,7 @@ class TrashCan:
         manifest, id_ = entry["manifest"], entry["id"]
         if manifest["kind"] == GONE:
             return False
-        identity = Identity(entry["device"], entry["inode"])
+        identity = tree.identity_below(self._base_fd, entry["inode"])
         move = partial(tree.move_to_trash, self._base_fd, self._name(entry["path"]), id_, identity)
         taken = taken_of(entry["manifest"])
         try:
@@ -223,7 +252,7 @@ class TrashCan:
         return True
 
     def _move_back(self, entry: Entry) -> None:
-        identity = Identity(entry["device"], entry["inode"])
+        identity = tree.identity_below(self._base_fd, entry["inode"])
         if not tree.move_back(self._base_fd, entry["id"], self._name(entry["path"]), identity):
             raise PathRefused(f"{entry['trash_path']} is gone")
 

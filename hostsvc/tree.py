@@ -107,6 +107,16 @@ def _is_plain(path: str) -> bool:
     )
 
 
+def aliases(path: str, base: str) -> list[str]:
+    """Return what else a path is called, as far as the base is reached through a link."""
+    real = os.path.realpath(base)
+    return [
+        other + path.removeprefix(one)
+        for one, other in ((base, real), (real, base))
+        if one != other and f"{path}/".startswith(f"{one}/")
+    ]
+
+
 def check_entry_name(name: str) -> None:
     """Refuse what names neither a folder nor its artifacts.
 
@@ -260,15 +270,20 @@ def exists(dir_fd: int, name: str) -> bool:
     return True
 
 
+def identity_below(base_fd: int, inode: int) -> Identity:
+    """Return which one below the base an inode is: its device's number may be another after a boot."""
+    return Identity(os.fstat(base_fd).st_dev, inode)
+
+
 def identity_of(found: os.stat_result) -> Identity:
     return Identity(found.st_dev, found.st_ino)
 
 
-def check(found: os.stat_result, expected: Identity, name: str) -> None:
+def check(found: os.stat_result, expected: Identity, name: str, what: str = "directory") -> None:
     """Make sure that something is what it was.
 
     Raises:
         PathRefused: it is not.
     """
     if identity_of(found) != expected:
-        raise PathRefused(f"{name} is not the directory that it was; it is left alone")
+        raise PathRefused(f"{name} is not the {what} that it was; it is left alone")

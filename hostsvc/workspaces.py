@@ -24,7 +24,7 @@ from hostsvc.model import Workspace
 from hostsvc.provision import Provision, check_adoptable
 from hostsvc.run import OF_NO_RUN, Membership
 from hostsvc.states import WorkspaceState
-from hostsvc.store import trash, workspaces
+from hostsvc.store import nesting, trash, workspaces
 from hostsvc.trashcan import TrashCan
 from hostsvc.tree import PathRefused
 from ptyd.log import get_logger
@@ -57,7 +57,7 @@ class Workspaces:
         self._forbidden = [*forbidden, base]
         self.can = TrashCan(index, git, base, self._base_fd, now_ms, keep_ms=keep_trash_ms)
         self.provision = Provision(index, git, base, self._base_fd, self.can)
-        self.disk = DeletionDisk(index, git, self._base_fd, self.can, self.provision)
+        self.disk = DeletionDisk(index, git, base, self._base_fd, self.can, self.provision)
         self._events = events
         self._now_ms = now_ms
         self._under_way: dict[str, trio.Event] = {}
@@ -143,6 +143,7 @@ class Workspaces:
                 generation=generation,
                 name=name,
                 path=path,
+                aliases=tree.aliases(path, str(self._base)),
                 is_ours=is_ours,
                 labels=labels,
                 teardown=teardown,
@@ -182,7 +183,7 @@ class Workspaces:
     async def _insert(self, **fields: Any) -> Workspace:
         try:
             return await self._index.write(workspaces.insert, now_ms=self._now_ms(), **fields)
-        except workspaces.Taken as error:
+        except (workspaces.Taken, nesting.Leaving) as error:
             raise _taken(error) from error
         except workspaces.Destroyed as error:
             text = f"{error}; to make a new one, give generation {error.generation + 1}"
@@ -278,12 +279,12 @@ class Workspaces:
                     made=self.provision.paths_of(entry["path"], has_credential=False),
                     now_ms=self._now_ms(),
                 )
-            except workspaces.Taken as error:
+            except (workspaces.Taken, nesting.Leaving) as error:
                 raise _taken(error) from error
             return await self._provide_or_take_back(workspace, None)
 
 
-def _taken(error: workspaces.Taken) -> PtydError:
+def _taken(error: workspaces.Taken | nesting.Leaving) -> PtydError:
     code = Code.NAME_TAKEN if error.what == "name" else Code.EXISTS
     return PtydError(code, f"{error}; see: hostsvc workspace ls", workspace=error.by)
 

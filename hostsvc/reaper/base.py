@@ -42,6 +42,8 @@ class Entry:
     identity: Identity
     mode: int
     changed_at_ms: int
+    is_mounted: bool = False
+    """It is not of the base's device."""
 
     @property
     def is_folder(self) -> bool:
@@ -106,7 +108,7 @@ class Base:
         real = os.path.realpath(self._path)
         deeds = _by_path(made)
         owners = _owners(living, {str(self._path), real})
-        identities = {Identity(one.device or 0, one.inode): one.id for one in living if one.inode is not None}
+        identities = {one.inode: one.id for one in living if one.inode is not None}
         found = {}
         for entry in entries:
             mine = deeds.get(entry.path, [])
@@ -144,11 +146,12 @@ def scan(base: Path, names: Iterable[str] | None = None) -> list[Entry]:
     except OSError as error:
         raise _unreadable(base, error) from error
     try:
+        device = os.fstat(fd).st_dev
         for name in os.listdir(fd) if names is None else names:
             with contextlib.suppress(FileNotFoundError):  # somebody was quicker: it is not there
                 found = os.stat(name, dir_fd=fd, follow_symlinks=False)
                 if name != TRASH:
-                    entries.append(_entry(base, name, found))
+                    entries.append(_entry(base, name, found, device))
     except OSError as error:
         raise _unreadable(base, error) from error
     finally:
@@ -156,13 +159,14 @@ def scan(base: Path, names: Iterable[str] | None = None) -> list[Entry]:
     return entries
 
 
-def _entry(base: Path, name: str, found: os.stat_result) -> Entry:
+def _entry(base: Path, name: str, found: os.stat_result, device: int) -> Entry:
     return Entry(
         name=name,
         path=str(base / name),
         identity=Identity(found.st_dev, found.st_ino),
         mode=found.st_mode,
         changed_at_ms=found.st_mtime_ns // 1_000_000,
+        is_mounted=found.st_dev != device,
     )
 
 
@@ -241,22 +245,25 @@ def _made(entry: Entry, deeds: Sequence[MadePath]) -> Fact[Made]:
 
 
 def _fits(entry: Entry, deed: MadePath) -> bool:
-    """One that was never identified may be somebody's who was there before us."""
+    """One that was never identified may be somebody's who was there before us.
+
+    A device may have another number after a boot, so that what is stored of it tells nothing.
+    """
     is_like = stat.S_ISREG(entry.mode) if deed.role == PathRole.CREDENTIAL else entry.is_folder
-    return is_like and deed.inode is not None and entry.identity == (deed.device, deed.inode)
+    return is_like and not entry.is_mounted and entry.identity.inode == deed.inode
 
 
 def _owner(
     entry: Entry,
     deeds: Sequence[MadePath],
     owners: Mapping[str, str],
-    identities: Mapping[Identity, str],
+    identities: Mapping[int, str],
 ) -> Fact[str]:
     stem = entry.name
     for suffix in SIBLING_SUFFIXES:
         stem = stem.removesuffix(suffix)
     wanted = next((deed.workspace_id for deed in deeds if deed.is_wanted), None)
-    owner = wanted or owners.get(stem) or owners.get(entry.name) or identities.get(entry.identity)
+    owner = wanted or owners.get(stem) or owners.get(entry.name) or identities.get(entry.identity.inode)
     return ABSENT if owner is None else Known(owner)
 
 

@@ -98,9 +98,9 @@ async def enter(
 
 async def _entry_id(index: Index, found: Found) -> str:
     """An entry that an interrupted attempt has begun is gone on with."""
-    identity = found.entry.identity
+    sought = found.entry.path, found.entry.identity.inode
     for entry in await index.read(trash.find_all):
-        if entry["path"] == found.entry.path and (entry["device"], entry["inode"]) == identity:
+        if (entry["path"], entry["inode"]) == sought:
             return str(entry["id"])
     return secrets.token_hex(8)
 

@@ -21,7 +21,7 @@ from hostsvc.model import ABSENT, Action, Candidate, Decision, Fact, Keep, Obser
 from hostsvc.reaper.base import Base, Found, newest_change
 from hostsvc.reaper.discard import check_again, discard, enter, look_again
 from hostsvc.reaper.kinds import Findings, Look, Skipped, subject_key
-from hostsvc.store import passes
+from hostsvc.store import passes, paths
 from hostsvc.sweep import UNRECOGNISED, Ages, decide_entry, is_left_behind
 from hostsvc.trashcan import TrashCan
 from hostsvc.tree import DIRECTORY, Identity, PathRefused
@@ -84,6 +84,7 @@ class Triples:
             was_there = await trio.to_thread.run_sync(_unlink, Path(found.entry.path), found.entry.identity)
         except PathRefused as error:
             raise PtydError(Code.PATH_REFUSED, str(error)) from error
+        await self._index.write(paths.forget, found.entry.path, found.entry.identity.inode)
         if not was_there:
             raise Skipped("it is gone")
         return await enter(self._index, found, candidate, self._now_ms(), {"unlinked": found.entry.path})

@@ -7,7 +7,7 @@ is, to the byte.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -57,6 +57,7 @@ class Worktrees:
         self._ages = ages
         self._found: Mapping[str, Found] = {}
         self._broken: list[str] = []
+        self._mended: list[str] = []
 
     async def find(self, look: Look) -> Findings:
         findings = Findings(kind=self.name)
@@ -64,11 +65,12 @@ class Worktrees:
         seen = await self._index.read(passes.observations, self.name)
         findings.inventory = sum(_is_folder_of_ours(one) for one in everything.values())
         self._found = {name: one for name, one in everything.items() if one.is_for_git}
-        self._broken = []
+        self._broken, self._mended = [], []
+        since = await self._broken_since(self._found.values())
         decisions: dict[str, Decision] = {}
 
         async def decide(one: Found) -> None:
-            decisions[one.entry.name] = await self._decide(one, seen, look.at_ms)
+            decisions[one.entry.name] = await self._decide(one, seen, since, look.at_ms)
 
         async with trio.open_nursery() as nursery:
             for one in self._found.values():
@@ -85,12 +87,17 @@ class Worktrees:
         for entry in await trio.to_thread.run_sync(lambda: list(filter(is_half_done, entries))):
             findings.take(_TRASH + entry["id"], entry["generation"], decision)
 
-    async def _decide(self, found: Found, seen: Mapping[str, Observation], now_ms: int) -> Decision:
+    async def _broken_since(self, found: Iterable[Found]) -> Mapping[str, int]:
+        return await self._index.read(ownership.broken_since, [_broken_subject(one) for one in found])
+
+    async def _decide(
+        self, found: Found, seen: Mapping[str, Observation], since: Mapping[str, int], now_ms: int
+    ) -> Decision:
         """Decide on what was seen already; only what that does not keep is worth a look by git."""
         claim = attrs.evolve(found.claim, seen=seen.get(subject_key(found.entry.name, found.generation)))
         if keep := keep_worktree(claim, found.form, now_ms=now_ms, ages=self._ages):
             return keep
-        broken_since_ms = await self._look_at_link(found, now_ms)
+        broken_since_ms = await self._look_at_link(found, since.get(_broken_subject(found)), now_ms)
         return decide_worktree(
             claim,
             found.form,
@@ -100,18 +107,18 @@ class Worktrees:
             ages=self._ages,
         )
 
-    async def _look_at_link(self, found: Found, now_ms: int) -> Fact[int]:
+    async def _look_at_link(self, found: Found, since: int | None, now_ms: int) -> Fact[int]:
         """Tell since when it is known that the link leads nowhere; Absent when it is sound."""
         try:
             await trio.to_thread.run_sync(find_place, Path(found.entry.path))
         except LinkBroken:
-            subject = _broken_subject(found)
-            since = (await self._index.read(ownership.broken_since, [subject])).get(subject)
             if since is None:
                 self._broken.append(found.entry.name)
             return Known(now_ms if since is None else since)
         except GitUnknown as error:
             return Unknown(str(error))
+        if since is not None:
+            self._mended.append(found.entry.name)
         return ABSENT
 
     async def _look_for_risk(self, found: Found) -> Fact[Sequence[str]]:
@@ -126,14 +133,19 @@ class Worktrees:
             return await finish(self._index, self._can, candidate.subject.removeprefix(_TRASH))
         found = await look_again(self._base, candidate)
         seen = await self._index.read(passes.observations, self.name)
-        check_again(candidate, await self._decide(found, seen, self._now_ms()))
+        since = await self._broken_since([found])
+        check_again(candidate, await self._decide(found, seen, since, self._now_ms()))
         if await self._base.look_at(candidate.subject) != found:  # git took its time
             raise Skipped("it has changed while it was looked into")
         keep_ms = QUARANTINED_MS if candidate.action is Action.QUARANTINE else None
         return await discard(self._index, self._can, found, candidate, self._now_ms(), keep_ms)
 
     async def tell(self, findings: Findings, outcomes: Sequence[Mapping[str, Any]]) -> None:
-        """Report what was found broken, once for each folder; the grace counts from there."""
+        """Report what was found broken, once until it is mended; the grace counts from there."""
+        for name in self._mended:
+            found = self._found[name]
+            path = found.entry.path
+            await self._index.write(ownership.report_mended, _broken_subject(found), path, self._now_ms())
         for name in self._broken:
             found = self._found[name]
             path = found.entry.path

@@ -64,15 +64,26 @@ def _made(raw: dict[str, Any]) -> MadePath:
 
 
 def broken_since(db: Database, subjects: Sequence[str]) -> dict[str, int]:
-    """Return when these worktrees were first reported broken, by subject."""
+    """Return when those of these worktrees that are broken were first reported so, by subject."""
     found = db.execute(
-        "SELECT subject, min(at_ms) FROM audit WHERE kind = 'worktree' AND event = 'broken'"
-        " AND subject IN (SELECT value FROM json_each(?)) GROUP BY subject",
+        "SELECT subject, event, at_ms FROM audit WHERE kind = 'worktree' AND event IN ('broken', 'mended')"
+        " AND subject IN (SELECT value FROM json_each(?)) ORDER BY seq",
         [to_json(list(subjects))],
     )
-    return dict(found.fetchall())
+    since: dict[str, int] = {}
+    for subject, event, at_ms in found.fetchall():
+        if event == "mended":
+            since.pop(subject, None)
+        else:
+            since.setdefault(subject, at_ms)
+    return since
 
 
 def report_broken(db: Database, subject: str, path: str, now_ms: int) -> None:
     """Enter that a worktree is broken: its grace counts from the first time."""
     audit.append(db, at_ms=now_ms, event="broken", kind="worktree", subject=subject, detail={"path": path})
+
+
+def report_mended(db: Database, subject: str, path: str, now_ms: int) -> None:
+    """Enter that a worktree is sound again: when it breaks once more, its grace begins anew."""
+    audit.append(db, at_ms=now_ms, event="mended", kind="worktree", subject=subject, detail={"path": path})

@@ -29,6 +29,11 @@ def identify(db: Database, workspace: Workspace, found: Mapping[PathRole, tuple[
         )
 
 
+def forget(db: Database, path: str, inode: int) -> None:
+    """Enter that what was made there is gone for good: whatever is given its inode next is not it."""
+    db.execute("UPDATE paths SET device = NULL, inode = NULL WHERE path = ? AND inode = ?", [path, inode])
+
+
 def find(db: Database, workspace: Workspace) -> dict[PathRole, OwnedPath]:
     """Return a workspace's paths, by what each is for; none for a folder that was only adopted."""
     found = db.query(

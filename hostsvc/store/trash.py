@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlite_utils import Database
 
 from hostsvc.model import Workspace
+from hostsvc.store import nesting, paths
 from hostsvc.store.rows import from_json, to_json
 
 Entry = Mapping[str, Any]
@@ -28,11 +29,19 @@ def insert(
     manifest: Mapping[str, Any],
     now_ms: int,
     purge_at_ms: int,
+    aliases: Sequence[str] = (),
 ) -> Entry:
-    """Write what is known of something before it is moved; a repeated step finds its own."""
+    """Write what is known of something before it is moved; a repeated step writes what it has become.
+
+    Raises:
+        Inhabited: other workspaces are inside.
+    """
+    nesting.check_uninhabited(db, [path, *aliases], (workspace_id, generation))
     db.execute(
         "INSERT INTO trash (id, workspace_id, generation, path, trash_path, device, inode, trashed_at_ms,"
-        " purge_at_ms, manifest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        " purge_at_ms, manifest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT DO UPDATE SET manifest = excluded.manifest,"
+        f" trashed_at_ms = excluded.trashed_at_ms, purge_at_ms = excluded.purge_at_ms WHERE {_IN_THE_TRASH}",
         [
             id_,
             workspace_id,
@@ -108,7 +117,10 @@ def unclaim(db: Database, workspace: Workspace) -> None:
 
 
 def purged(db: Database, id_: str, now_ms: int) -> None:
+    """Enter that something is gone for good, and forget which directory it was."""
     db.execute("UPDATE trash SET purged_at_ms = ?, last_error = NULL WHERE id = ?", [now_ms, id_])
+    if found := find(db, id_):
+        paths.forget(db, found["path"], found["inode"])
 
 
 def failed(db: Database, id_: str, error: str) -> None:

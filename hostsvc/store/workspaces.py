@@ -10,7 +10,7 @@ from sqlite_utils import Database
 from hostsvc.model import Workspace
 from hostsvc.owned import PathRole
 from hostsvc.states import WorkspaceState
-from hostsvc.store import audit, paths, rows, runs, trash
+from hostsvc.store import audit, nesting, paths, rows, runs, trash
 from hostsvc.store.rows import from_json, to_json
 
 
@@ -117,16 +117,19 @@ def insert(
     branch: str | None = None,
     plan: Mapping[str, Any] | None = None,
     made: Mapping[PathRole, str] | None = None,
+    aliases: Sequence[str] = (),
 ) -> Workspace:
     """Write the row of a workspace whose paths are not there yet, and that those to be `made` are its own.
 
     Raises:
         Taken: by a living one.
+        Leaving: what is there comes or goes just now.
         Destroyed: a message that comes late revives nothing; give the next generation to make it anew.
         PtydError: not_found, being_deleted or destroyed: the run takes nothing.
     """
     runs.require_open(db, run)
     _check_free(db, id_, name, path)
+    nesting.check_stays(db, [path, *aliases], restoring=(plan or {}).get("restore"))
     destroyed = destroyed_generation(db, "workspace", id_)
     if destroyed >= (generation or 1):
         raise Destroyed(id_, destroyed)

@@ -30,6 +30,7 @@ from tests.hostsvc.places import (
 from tests.support import processes
 from tests.support.daemon import RuntimeDir
 from tests.support.host import HostService
+from tests.support.repos import Repository, git
 from tests.support.rpc import RpcError
 from tests.support.waiting import soak, wait_until
 
@@ -179,30 +180,28 @@ def test_an_adopted_folder_is_only_forgotten(served: HostService, tmp_path: Path
     assert workspace(host, id="again", path=str(folder))["state"] == "active"
 
 
-def test_a_folder_that_is_another_by_now_is_left_alone(served: HostService) -> None:
+def test_a_folder_that_cannot_be_moved_is_left_alone(served: HostService, tmp_path: Path) -> None:
     """After the point of no return it waits, visibly; a person may finish it without that step."""
     host = served
-    place = workspace(host, id="swapped", name="named-swapped")
-    path = Path(place["path"])
-    path.rename(path.with_name("elsewhere"))
-    path.mkdir()
-    (path / "of-somebody-else").touch()
-    answer = host.call("workspace.delete", id="swapped")
+    repository = Repository(tmp_path / "r")
+    place = workspace(host, id="held", repository=str(repository.main), start="main")
+    git(repository.main, "update-ref", "refs/hostsvc/trash", "HEAD")  # no ref can be below that one
+    answer = host.call("workspace.delete", id="held", force=True)
     assert answer["state"] == "partial"
-    assert "not the directory that it was" in answer["warnings"][0]
+    assert f"cannot move {place['path']} to the trash" in answer["warnings"][0]
     found = host.call("saga.get", id=answer["saga"])
-    assert "not the directory that it was" in found["saga"]["last_error"]
+    assert f"cannot move {place['path']} to the trash" in found["saga"]["last_error"]
     assert found["steps"][-1]["done_at_ms"] is None
     for attempts in range(2, 9):
         assert host.call("saga.resume", id=answer["saga"])["attempts"] == attempts
     health = host.call("health")
     assert (health["status"], health["sagas"]) == ("yellow", {"open": 1, "stuck": 1})
-    assert host.error("session.create", workspace="swapped", argv=SLEEPER).code == "being_deleted"
+    assert host.error("session.create", workspace="held", argv=SLEEPER).code == "being_deleted"
     after = host.call("saga.resume", id=answer["saga"], leave_out=True)
     assert after["state"] == "done"
     assert "left out by hand" in after["warnings"][0]
-    assert (path / "of-somebody-else").exists()
-    assert host.error("workspace.get", id="swapped").code == "destroyed"
+    assert Path(place["path"], "file").exists()
+    assert host.error("workspace.get", id="held").code == "destroyed"
     assert host.call("health")["status"] == "green"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.hostsvc.places import peek, reap, serve, session, workspace
+from tests.hostsvc.places import editing, peek, reap, serve, session, workspace
 from tests.support import processes
 from tests.support.daemon import RuntimeDir
 from tests.support.host import HostService
@@ -89,6 +89,25 @@ def test_A1_the_triple_is_made_and_goes(served: HostService, tmp_path: Path) -> 
     }
     assert (entries[answer["saga"]] / "work").read_text() == "kept"
     assert (entries[answer["saga"] + ".artifacts"] / "report").read_text() == "kept too"
+
+
+def test_A12_what_is_gone_is_forgotten(served: HostService) -> None:
+    """By its deletion, its purge, and when it was taken back: the same inode may be a stranger's next."""
+    host = served
+
+    def known(name: str) -> list[str]:
+        rows = peek(host, "SELECT * FROM paths WHERE workspace_id = ? AND inode IS NOT NULL", name)
+        return sorted(row["role"] for row in rows)
+
+    workspace(host, id="forgotten", credential=SECRET)
+    assert known("forgotten") == ["artifacts", "credential", "folder"]
+    saga = host.call("workspace.delete", id="forgotten")["saga"]
+    assert known("forgotten") == ["folder"], "that is in the trash"
+    host.call("workspace.restore", id="forgotten")
+    saga = host.call("workspace.delete", id="forgotten")["saga"]
+    assert known("forgotten") == ["folder", "folder"]
+    host.call("trash.purge", id=saga)
+    assert known("forgotten") == []
 
 
 def test_M_no_secret_in_trash_log_audit_or_answer(served: HostService) -> None:
@@ -354,6 +373,51 @@ def test_work_at_risk_is_not_deleted_and_named(
     assert (Path(entry["trash_path"]) / "late").exists()
 
 
+@pytest.mark.parametrize("is_forced", [False, True])
+def test_B20_no_workspace_goes_along_with_another(
+    served: HostService, repository: Repository, is_forced: bool
+) -> None:
+    """Nor by its artifacts, which would be removed as they are empty."""
+    host = served
+    name = f"outer-{is_forced}"
+    outer = worktree(host, repository, name)
+    (repository.main / ".git" / "info" / "exclude").write_text(".trees/\n")
+    inner = repository.worktree(outer / ".trees" / "b", f"b-{is_forced}")
+    (inner / "untracked").write_text("x")
+    workspace(host, id=f"inner-{is_forced}", path=str(inner))
+    workspace(host, id=f"beside-{is_forced}", path=f"{outer}-artifacts")
+    before = fingerprint(outer, repository.main)
+    assert host.call("workspace.risk", id=name)["safe"], "git says nothing of what is ignored"
+    refused = host.error("workspace.delete", id=name, force=is_forced)
+    assert refused.code == "path_refused"
+    assert f"beside-{is_forced}, inner-{is_forced}" in refused.error["message"]
+    assert fingerprint(outer, repository.main) == before
+    assert host.call("workspace.get", id=name)["state"] == "active"
+    host.call("workspace.delete", id=f"inner-{is_forced}")
+    host.call("workspace.delete", id=f"beside-{is_forced}")
+    assert host.call("workspace.delete", id=name, force=True)["state"] == "deleted"
+
+
+def test_B20_nothing_comes_into_what_is_going(
+    served: HostService, repository: Repository, tmp_path: Path
+) -> None:
+    """Its teardown runs for as long as the test wants, and fails then."""
+    host = served
+    ready, fail = tmp_path / "ready", tmp_path / "fail"
+    script = f"mkdir inner; touch {ready}; until test -e {fail}; do sleep 0.02; done; exit 1"
+    outer = Path(workspace(host, id="going", teardown=["sh", "-c", script])["path"])
+    with host.connect() as deleting:
+        deleted = deleting.send("workspace.delete", id="going")
+        wait_until(ready.exists, what="its teardown runs")
+        for path in (outer / "inner", f"{outer}-artifacts"):
+            refused = host.error("workspace.create", id="late", path=str(path))
+            assert (refused.code, refused.error["data"]["workspace"]) == ("exists", "going")
+        fail.touch()
+        with pytest.raises(RpcError):
+            deleting.result(deleted)
+    assert workspace(host, id="late", path=str(outer / "inner"))["state"] == "active", "it stays after all"
+
+
 def test_a_clone_in_a_plain_folder_counts(served: HostService, repository: Repository) -> None:
     host = served
     folder = Path(workspace(host, id="clone")["path"])
@@ -369,39 +433,71 @@ def test_a_clone_in_a_plain_folder_counts(served: HostService, repository: Repos
     assert host.call("workspace.delete", id="clone", force=True)["state"] == "deleted"
 
 
-def test_A4_a_folder_that_cannot_be_moved(served: HostService) -> None:
+def test_A4_a_folder_that_cannot_be_moved(served: HostService, repository: Repository) -> None:
     """Credential and artifacts go all the same; it is told, and tried again."""
     host = served
-    made = workspace(host, id="a4", credential=SECRET)
-    folder = Path(made["path"])
+    folder = worktree(host, repository, "a4", credential=SECRET)
     Path(f"{folder}-artifacts", "report").touch()
-    folder.rename(folder.with_name("a4-moved"))
-    folder.mkdir()
-    (folder / "of-somebody-else").touch()
+    git(repository.main, "update-ref", "refs/hostsvc/trash", "HEAD")  # no ref can be below that one
     answer = host.call("workspace.delete", id="a4")
     assert answer["state"] == "partial"
-    assert "not the directory that it was" in answer["warnings"][0]
-    assert triple(host, "a4") == ["a4", "a4-moved"]
+    assert f"cannot move {folder} to the trash" in answer["warnings"][0]
+    assert triple(host, "a4") == ["a4"]
     assert "hunter2" not in host.log + repr(answer) + repr(peek(host, "SELECT * FROM audit"))
-    (folder / "of-somebody-else").unlink()
-    folder.rmdir()
-    folder.with_name("a4-moved").rename(folder)
+    git(repository.main, "update-ref", "-d", "refs/hostsvc/trash")
     assert host.call("saga.resume", id=answer["saga"])["state"] == "done"
     assert triple(host, "a4") == []
 
 
-def test_B21_a_credential_that_is_another_file_by_now(served: HostService) -> None:
+@pytest.mark.parametrize("suffix", ["", ".cred.sh", "-artifacts"])
+def test_B21_what_is_another_by_now_is_refused_in_time(served: HostService, suffix: str) -> None:
+    """Before the point of no return, forced or not; when it is back, all of it goes."""
     host = served
-    credential = Path(workspace(host, id="b21", credential=SECRET)["path"] + ".cred.sh")
-    credential.rename(credential.with_name("b21-ours"))
-    credential.write_text("of somebody else")
-    answer = host.call("workspace.delete", id="b21")
-    assert answer["state"] == "deleting"
-    assert "not the file that it was" in answer["warnings"][0]
-    assert credential.read_text() == "of somebody else"
-    credential.with_name("b21-ours").rename(credential)
-    assert host.call("saga.resume", id=answer["saga"])["state"] == "done"
-    assert triple(host, "b21") == []
+    name = f"b21{suffix.replace('.', '-')}-other"
+    ours = Path(workspace(host, id=name, credential=SECRET)["path"] + suffix)
+    kept = ours.rename(ours.with_name(f"kept-{name}"))
+    if suffix == ".cred.sh":
+        ours.write_text("of somebody else")
+    else:
+        ours.mkdir()
+    before = fingerprint(host.base_dir)
+    for is_forced in (False, True):
+        refused = host.error("workspace.delete", id=name, force=is_forced)
+        assert refused.code == "path_refused"
+        assert f"{ours.name} is not the " in refused.error["message"]
+    assert fingerprint(host.base_dir) == before
+    assert host.call("workspace.get", id=name)["state"] == "active"
+    ours.rename(ours.with_name(f"theirs-{name}"))
+    kept.rename(ours)
+    assert host.call("workspace.delete", id=name)["state"] == "deleted"
+    assert triple(host, name) == []
+
+
+def test_a_base_whose_device_has_another_number(host: HostService, repository: Repository) -> None:
+    """As after a boot, on some file systems: what is ours is still ours, on its way there and back."""
+    serve(host)
+    folder = worktree(host, repository, "w", credential=SECRET)
+    Path(f"{folder}-artifacts", "report").touch()
+    host.stop()
+
+    def boot() -> None:
+        with editing(host) as db:
+            for table in ("paths", "workspaces", "trash"):
+                db.execute(f"UPDATE {table} SET device = device + 1")
+        serve(host)
+
+    boot()
+    answer = host.call("workspace.delete", id="w")
+    assert (answer["state"], answer["warnings"]) == ("deleted", [])
+    assert triple(host, "w") == []
+    host.stop()
+    boot()
+    assert host.call("workspace.restore", id="w")["state"] == "active"
+    assert triple(host, "w") == ["w", "w-artifacts"]
+    saga = host.call("workspace.delete", id="w")["saga"]
+    host.stop()
+    boot()
+    assert not Path(host.call("trash.purge", id=saga)["trash_path"]).exists()
 
 
 def test_the_plan_shows_the_triple(served: HostService, repository: Repository) -> None:

@@ -416,7 +416,7 @@ def test_old_passes_leave(db: Database, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_trash_waits_for_its_time_and_for_every_survivor(db: Database) -> None:
     workspace = add_workspace_row(db)
-    for _ in range(2):  # a repeated step finds its own
+    for now_ms in (NOW - 5, NOW):  # a repeated step begins anew
         trash.insert(
             db,
             id_="t",
@@ -426,8 +426,8 @@ def test_trash_waits_for_its_time_and_for_every_survivor(db: Database) -> None:
             trash_path="/t",
             identity=(1, 2),
             manifest={"kind": "folder"},
-            now_ms=NOW,
-            purge_at_ms=NOW + 10,
+            now_ms=now_ms,
+            purge_at_ms=now_ms + 10,
         )
     row = add_session(db)
     assert trash.find_due(db, NOW + 10) == [], "a session of it may be alive"

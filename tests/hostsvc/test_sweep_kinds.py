@@ -245,6 +245,46 @@ async def test_A12_what_came_in_the_place_of_ours_is_a_strangers(litter: Litter)
     assert litter.kept(recorded, "triples") == {UNRECOGNISED: 3}
 
 
+async def test_A12_a_stranger_that_is_given_the_inode_of_ours(litter: Litter) -> None:
+    """As a file system does at once: here the link of another name keeps it from being anybody else's."""
+    litter.workspace("w", is_deleted=True)
+    credential = litter.credential("w", "w")
+    os.link(credential, litter.root / "inode")
+    folder = litter.folder("w", "w")
+    number = folder.stat().st_ino
+    litter.later(2 * HOUR)
+    assert outcomes(await litter.sweep()) == {"w": "trash done", "w.cred.sh": "unlink done"}
+    (entry,) = litter.trash()
+    assert await litter.can.purge(entry) is None
+    (litter.root / "inode").rename(credential)
+    again = litter.path("w")
+    again.mkdir()
+    (again / "of-somebody-else").touch()
+    with litter.writing() as db:  # no file system promises to give it out again in time for a test
+        db.execute("UPDATE paths SET inode = ? WHERE inode = ?", [again.stat().st_ino, number])
+    litter.later(2 * HOUR)
+    assert (await litter.sweep_twice())["acts"] == []
+    assert (again / "of-somebody-else").exists()
+    assert credential.exists()
+    assert told(litter)["unrecognised"] == 2
+
+
+async def test_what_is_ours_stays_ours_when_its_device_has_another_number(litter: Litter) -> None:
+    litter.workspace("done", is_deleted=True)
+    litter.triple("done", "done")
+    alias = litter.folder("alias", "done")
+    living = litter.workspace("living", litter.root / "elsewhere", is_ours=False)
+    with litter.writing() as db:
+        db.execute("UPDATE paths SET device = device + 1")
+        identity = [alias.stat().st_dev + 1, alias.stat().st_ino, living.id]
+        db.execute("UPDATE workspaces SET device = ?, inode = ? WHERE id = ?", identity)
+    litter.later(2 * HOUR)
+    assert outcomes(await litter.sweep()) == {
+        "done": "trash done", "done-artifacts": "trash done", "done.cred.sh": "unlink done",
+    }  # fmt: skip
+    assert litter.names() == {"alias"}, "a workspace's folder, under another name"
+
+
 async def test_A12_what_was_there_before_us_is_a_strangers(litter: Litter) -> None:
     """A workspace that was refused because of it has written down the path, and never what is there."""
     litter.workspace("done", is_deleted=True)

@@ -17,13 +17,16 @@ from typing import Any
 import pytest
 from sqlite_utils import Database
 
-from hostsvc import tree
+from hostsvc import trashcan, tree
 from hostsvc.git.command import Git
-from hostsvc.git.keep import KEEP_REF
-from hostsvc.store import trash
+from hostsvc.git.keep import KEEP_REF, keep
+from hostsvc.model import Workspace
+from hostsvc.states import WorkspaceState
+from hostsvc.store import nesting, trash, workspaces
 from hostsvc.trashcan import TrashCan
 from hostsvc.tree import TRASH, Identity, PathRefused
-from tests.hostsvc.store import InlineIndex, inline_index
+from tests.hostsvc.litter import DAY, process_inside
+from tests.hostsvc.store import InlineIndex, add_workspace, inline_index
 from tests.hostsvc.values import NOW
 from tests.support.processes import alive
 from tests.support.repos import Repository, commit, fingerprint, git
@@ -316,6 +319,60 @@ async def test_B16_no_git_no_move(place: Place) -> None:
     assert fingerprint(place.root / "base", place.root / "r") == before
 
 
+@pytest.mark.parametrize("inner", [".", "deep/inner"])
+async def test_B20_a_workspace_that_comes_to_be_inside(place: Place, inner: str) -> None:
+    """Before it was entered, it keeps all around it; after that it is refused, until that has gone."""
+    folder = place.worktree()
+    (folder / "deep" / "inner").mkdir(parents=True)
+    path = os.path.normpath(folder / inner)
+
+    def adopt(id_: str) -> Workspace:
+        return add_workspace(place.index._db, id_, path=path, is_ours=False)
+
+    lively = adopt("lively")
+    with pytest.raises(PathRefused, match="lively"):
+        await place.put(folder)
+    assert await place.index.read(trash.find_all) == []
+    for state in (WorkspaceState.DELETING, WorkspaceState.DELETED):
+        await place.index.write(workspaces.set_state, lively, state, NOW)
+
+    refused = []
+
+    async def late(*args: Any) -> None:
+        with pytest.raises(nesting.Leaving) as error:
+            adopt("late")
+        refused.append(str(error.value))
+        with pytest.raises(PathRefused, match="just now"), place.can.alone("t1"):
+            pass
+        await keep(*args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trashcan, "keep", late)
+        entry = await place.put(folder, workspace_id="w")
+    assert len(refused) == 1
+    assert "workspace w's" in refused[0]
+    assert not folder.exists()
+    folder.mkdir()
+    assert adopt("after").state is WorkspaceState.ACTIVE, "what is there now is another"
+    assert (Path(entry["trash_path"]) / "deep" / "inner").exists()
+
+
+async def test_B20_also_when_the_base_has_another_name(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    place = Place(tmp_path / "link")
+    try:
+        folder = place.base / "w"
+        (folder / "inner").mkdir(parents=True)
+        add_workspace(place.index._db, "b", path=str((folder / "inner").resolve()), is_ours=False)
+        with pytest.raises(PathRefused, match=r"workspaces inside.*: b$"):
+            await place.put(folder)
+        assert (folder / "inner").exists()
+    finally:
+        place.index.close()
+        os.close(place.base_fd)
+
+
 async def test_its_commits_are_kept_until_it_is_purged(place: Place) -> None:
     folder = place.worktree()
     git(folder, "checkout", "-q", "--detach")
@@ -392,6 +449,22 @@ async def test_B19_not_purged_under_a_process(place: Place) -> None:
     assert place.in_trash() == []
 
 
+async def test_B19_nor_when_the_base_has_another_name(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    place = Place(tmp_path / "link")
+    folder = place.base / "w"
+    (folder / "inner").mkdir(parents=True)
+    entry = await place.put(folder)
+    try:
+        with process_inside(place.base / TRASH / "t1" / "inner"):
+            assert "is inside" in (await place.can.purge(entry) or "")
+            assert place.in_trash() == ["t1", "t1.json"]
+    finally:
+        place.index.close()
+        os.close(place.base_fd)
+
+
 async def test_what_is_restored_or_not_moved_yet_is_not_purged(place: Place) -> None:
     folder = place.base / "w"
     (folder / "inner").mkdir(parents=True)
@@ -409,6 +482,28 @@ async def test_what_is_restored_or_not_moved_yet_is_not_purged(place: Place) -> 
     await place.index.write(restored, "t1")
     assert await place.can.purge(entry) is None
     assert place.in_trash() == ["t1", "t1.json"], "somebody has restored it in the meantime"
+
+
+async def test_its_time_in_the_trash_counts_from_its_move(place: Place) -> None:
+    """What it was at an attempt that failed does not count: neither the time nor the content."""
+    folder = place.worktree()
+    held = ("update-ref", "refs/hostsvc/trash")  # no ref can be below that one
+    git(place.repository.main, *held, "HEAD")
+    with pytest.raises(PathRefused, match="cannot move"):
+        await place.put(folder, keep_ms=100 * DAY)
+    assert (await place.entry())["purge_at_ms"] == NOW + 100 * DAY
+    head = commit(folder, "more")
+    git(folder, "checkout", "-q", "-b", "other")
+    git(place.repository.main, held[0], "-d", held[1])
+    later = NOW + 8 * DAY
+    can = TrashCan(place.index, Git(), place.base, place.base_fd, lambda: later, keep_ms=7 * DAY)
+    entry = await can.put("t1", path=str(folder), identity=identify(folder), why="later", who="test")
+    assert (entry["trashed_at_ms"], entry["purge_at_ms"]) == (later, later + 7 * DAY)
+    told = json.loads((place.base / TRASH / "t1.json").read_text())
+    for manifest in (entry["manifest"], told):
+        assert (manifest["head"], manifest["branch"], manifest["why"]) == (head, "refs/heads/other", "later")
+    assert await can.put("t1", path=str(folder), identity=identify(Path(entry["trash_path"])), why="", who="")
+    assert (await place.entry())["manifest"]["why"] == "later", "once it is there it stays so"
 
 
 async def test_what_is_lost_on_its_way_back_is_no_obstacle(place: Place) -> None:

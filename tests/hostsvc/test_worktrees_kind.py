@@ -226,6 +226,32 @@ async def test_B18_it_is_reported_once_also_after_a_restart(tmp_path: Path, repo
             assert lines == (1,)
 
 
+async def test_B18_the_grace_of_one_that_was_mended_begins_anew(
+    litter: Litter, repository: Repository
+) -> None:
+    litter.workspace("done", is_deleted=True)
+    folder = litter.worktree(repository, "w", "done")
+    (folder / "untracked").write_text("x")
+    litter.later(OLD)
+    away = repository.main.with_name("away")
+    broken, at_risk = {"broken: its link leads to no repository": 1}, {"at risk: untracked": 1}
+    for _ in range(2):
+        repository.main.rename(away)
+        assert litter.kept(await litter.sweep_twice()) == broken
+        litter.later(5 * DAY)
+        assert litter.kept(await litter.sweep()) == broken
+        away.rename(repository.main)
+        assert litter.kept(await litter.sweep_twice()) == at_risk
+        litter.later(30 * DAY)
+    assert len(litter.told("worktree.broken")) == 2, "each time it is told"
+    lines = litter.db.execute("SELECT event FROM audit WHERE kind = 'worktree' ORDER BY seq").fetchall()
+    assert [line[0] for line in lines] == ["broken", "mended"] * 2
+    repository.main.rename(away)
+    await litter.sweep()
+    litter.later(8 * DAY)
+    assert outcomes(await litter.sweep_twice()) == {"w": "quarantine done"}
+
+
 async def test_B18_a_repository_that_cannot_be_read_now_is_not_broken(
     litter: Litter, repository: Repository
 ) -> None:
