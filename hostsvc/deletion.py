@@ -8,7 +8,8 @@ a client that leaves does not stop it, a service that dies leaves it to the next
 from __future__ import annotations
 
 import secrets
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 import attrs
 import trio
@@ -142,7 +143,7 @@ class Deletion:
             await self._index.write(sagas.begin_step, saga_id, step, self._now_ms())
             self._events.emit("saga.step", job.workspace.id, saga=saga_id, step=step.value)
             try:
-                detail = await self._effects[step](job)
+                detail = await self._do(step, job)
             except StepFailed as error:
                 if steps.on_failure(step, done) is OnFailure.COMPENSATE:
                     await self._compensate(job, step, error)
@@ -151,6 +152,21 @@ class Deletion:
                 return
             if step not in (Step.SEAL, Step.FINISH):  # these journal themselves, in their transaction
                 await self._index.write(sagas.finish_step, saga_id, step, self._now_ms(), detail)
+
+    async def _do(self, step: Step, job: Job) -> Mapping[str, Any] | None:
+        """Do a step. What nobody expects of it is a failure as any other.
+
+        Raises:
+            StepFailed: it could not be done.
+            PtydError: index_failed, among others: nothing can be written now.
+        """
+        try:
+            return await self._effects[step](job)
+        except (StepFailed, PtydError):
+            raise
+        except Exception as error:
+            log.exception("a step of a deletion failed", saga=job.saga.id, step=step.value)
+            raise StepFailed(Code.INTERNAL, f"{type(error).__name__}; see hostsvc.log") from error
 
     async def _lease(self, saga_id: str) -> Job | None:
         now_ms = self._now_ms()

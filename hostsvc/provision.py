@@ -206,7 +206,8 @@ class Provision:
         try:
             await self.remove_credential(owned.get(PathRole.CREDENTIAL))
             if plan.get("common_dir") is not None and not for_good:
-                check_idle(Path(plan["common_dir"]), Path(workspace.path))
+                common_dir = Path(plan["common_dir"])
+                await trio.to_thread.run_sync(check_idle, common_dir, Path(workspace.path))
             for role, entry_id in entries.items():
                 await self._clear(workspace, owned[role], entry_id, for_good=for_good)
             if plan.get("common_dir") is not None:

@@ -170,6 +170,9 @@ class Watching:
             state = await read_state(self._git, folder)
         except GitUnknown as error:
             why = str(error)
+        except Exception as error:  # whatever is in one of them, the others are looked at
+            log.exception("a workspace's worktree cannot be looked at", workspace=key[0])
+            why = type(error).__name__
         else:
             self._retries[key] = retries.succeeded()
             self._seen[key] = Seen(state=state, as_of_ms=self._now_ms())

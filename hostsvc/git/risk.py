@@ -19,7 +19,7 @@ import attrs
 import trio
 
 from hostsvc.git.command import Git, GitUnknown, paths, text
-from hostsvc.git.places import Place, find_place
+from hostsvc.git.places import Place, find_place, find_submodule
 from hostsvc.git.worktree import read_head
 
 SHOWN: Final = 5
@@ -83,7 +83,7 @@ class Risk:
 async def check_risk(git: Git, folder: Path) -> Risk:
     """Find out what would be lost with a worktree. Never raises: what cannot be told is a reason."""
     try:
-        place = find_place(folder)
+        place = await trio.to_thread.run_sync(find_place, folder)
         return await _check(git, place, 0)
     except (GitUnknown, OSError) as error:
         return Risk(reasons=(Reason(code="unknown", text=f"it cannot be told: {error}"),))
@@ -278,19 +278,13 @@ async def _check_submodules(git: Git, folder: Path, names: Sequence[bytes], dept
         if depth >= DEEPEST:
             raise GitUnknown("it has submodules inside submodules, too deep to look")
         risk = await _check_submodule(git, inner, depth + 1)
-        reasons += [Reason(code="submodule", text=f"{inner.name}: {reason.text}") for reason in risk.reasons]
+        shown = ascii(inner.name)[1:-1]
+        reasons += [Reason(code="submodule", text=f"{shown}: {reason.text}") for reason in risk.reasons]
     return reasons
 
 
 async def _check_submodule(git: Git, folder: Path, depth: int) -> Risk:
-    return await _check(git, _place_of_submodule(folder), depth)
-
-
-def _place_of_submodule(folder: Path) -> Place:
-    mark = folder / ".git"
-    if not mark.is_dir():
-        mark = Path(os.path.normpath(folder / mark.read_text().removeprefix("gitdir: ").strip()))
-    return Place(folder=folder, git_dir=mark, common_dir=mark)
+    return await _check(git, await trio.to_thread.run_sync(find_submodule, folder), depth)
 
 
 def _reason(code: str, names: Sequence[bytes]) -> Reason:

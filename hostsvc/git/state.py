@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 import attrs
+import trio
 
 from hostsvc.git.command import Git, GitUnknown
 from hostsvc.git.places import find_place
@@ -36,7 +37,7 @@ async def read_state(git: Git, folder: Path) -> GitState:
     Raises:
         GitUnknown: it is none, or git could not tell.
     """
-    find_place(folder)  # or git would answer for a repository around it
+    await trio.to_thread.run_sync(find_place, folder)  # or git would answer for a repository around it
     return parse_state(await git.run(str(folder), "status", "--porcelain=v2", "--branch", "-z"))
 
 

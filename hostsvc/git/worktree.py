@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Final
 
 import attrs
+import trio
 
 from hostsvc.git.command import Git, GitUnknown, text
-from hostsvc.git.places import Place, find_place
+from hostsvc.git.places import LinkBroken, Place, find_place, read_line, resolve
 from hostsvc.removal import remove_path
 
 SHORT: Final = "refs/heads/"
@@ -68,7 +69,7 @@ async def add_worktree(git: Git, repository: Path, folder: Path, branch: str, ba
     except GitUnknown as error:
         text = f"git could not check out {branch!a} (is it checked out elsewhere?): {error}"
         raise GitUnknown(text) from error
-    return find_place(folder)
+    return await trio.to_thread.run_sync(find_place, folder)
 
 
 async def delete_branch(git: Git, common_dir: str, branch: str, base: str) -> bool:
@@ -85,10 +86,9 @@ def find_registration(common_dir: Path, folder: Path) -> Path | None:
     """Return the administrative directory of the worktree that a repository has at a folder, there or not."""
     for registered in sorted((common_dir / "worktrees").glob("*")):
         try:
-            gitdir = (registered / "gitdir").read_text().rstrip("\n")
-            if os.path.normpath(registered / gitdir) == str(folder / ".git"):
+            if resolve(registered, read_line(registered / "gitdir")) == folder / ".git":
                 return registered
-        except (OSError, UnicodeDecodeError):
+        except (OSError, LinkBroken):
             continue
     return None
 
@@ -128,8 +128,8 @@ async def read_taken(git: Git, place: Place) -> Taken:
     if not place.is_linked or place.git_dir.parent != place.common_dir / "worktrees":
         raise GitUnknown("it is its repository's own folder, not a worktree beside it")
     try:
-        gitdir = (place.git_dir / "gitdir").read_text().rstrip("\n")
-    except (OSError, UnicodeDecodeError) as error:
+        gitdir = await trio.to_thread.run_sync(read_line, place.git_dir / "gitdir")
+    except (OSError, LinkBroken) as error:
         raise GitUnknown(f"its registration cannot be read: {type(error).__name__}") from error
     head, branch = await read_head(git, place.folder)
     return Taken(
@@ -167,9 +167,9 @@ def unregister(taken: Taken, admin: Path) -> bool:
     """
     registered = Path(taken.common_dir) / "worktrees" / taken.name
     try:
-        if (registered / "gitdir").read_text().rstrip("\n") != taken.gitdir:
+        if read_line(registered / "gitdir") != taken.gitdir:
             return False
-    except FileNotFoundError:
+    except (FileNotFoundError, LinkBroken):
         return False
     _move(registered, admin)
     return True

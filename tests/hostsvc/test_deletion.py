@@ -29,7 +29,7 @@ from tests.hostsvc.places import (
 )
 from tests.support import processes
 from tests.support.daemon import RuntimeDir
-from tests.support.host import HostService
+from tests.support.host import _SERVE, HostService
 from tests.support.repos import Repository, git
 from tests.support.rpc import RpcError
 from tests.support.waiting import soak, wait_until
@@ -203,6 +203,45 @@ def test_a_folder_that_cannot_be_moved_is_left_alone(served: HostService, tmp_pa
     assert Path(place["path"], "file").exists()
     assert host.error("workspace.get", id="held").code == "destroyed"
     assert host.call("health")["status"] == "green"
+
+
+_UNEXPECTED = """
+import os
+from hostsvc.deletion_disk import DeletionDisk
+step, left = os.environ["UNEXPECTED"].split()
+real, left = getattr(DeletionDisk, step), int(left)
+async def fails(self, *arguments):
+    global left
+    left -= 1
+    if left >= 0:
+        raise ValueError("nobody thought of that")
+    return await real(self, *arguments)
+setattr(DeletionDisk, step, fails)
+"""
+
+
+def test_a_step_that_fails_as_nobody_expects_is_undone_as_any_other(host: HostService) -> None:
+    host.code = _UNEXPECTED + _SERVE
+    serve(host, UNEXPECTED="risk 1")
+    workspace(host, id="w")
+    refused = host.error("workspace.delete", id="w")
+    assert (refused.code, "ValueError" in refused.error["message"]) == ("internal", True)
+    assert host.call("workspace.get", id="w")["state"] == "active"
+    assert host.call("workspace.delete", id="w")["state"] == "deleted"
+
+
+def test_after_the_point_of_no_return_it_is_tried_again_as_any_other(host: HostService) -> None:
+    host.code = _UNEXPECTED + _SERVE
+    serve(host, UNEXPECTED="trash_folder 8")
+    workspace(host, id="w")
+    answer = host.call("workspace.delete", id="w")
+    assert (answer["state"], "ValueError" in answer["warnings"][0]) == ("partial", True)
+    for attempts in range(2, 9):
+        assert host.call("saga.resume", id=answer["saga"])["attempts"] == attempts
+    [saga] = peek(host, "SELECT * FROM sagas")
+    assert saga["state"] == "stuck"
+    assert reap(host)["acts"] == [], "its next attempt is not due yet"
+    assert host.call("saga.resume", id=answer["saga"])["state"] == "done"
 
 
 def test_a_folder_that_is_gone_is_no_obstacle(served: HostService) -> None:

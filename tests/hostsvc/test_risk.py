@@ -216,6 +216,17 @@ async def test_B18_a_broken_link_is_unknown(repository: Repository, worktree: Pa
     assert codes(await check(worktree, repository)) == {"unknown"}
 
 
+@pytest.mark.parametrize("content", [b"gitdir: /a\0b\n", b"gitdir: \xff\n", bytes(32)])
+@pytest.mark.parametrize("where", ["", "sub"])
+async def test_B18_a_link_that_can_be_no_path_is_unknown(
+    repository: Repository, worktree: Path, where: str, content: bytes
+) -> None:
+    if where:
+        add_submodule(repository, worktree)
+    (worktree / where / ".git").write_bytes(content)
+    assert codes(await check(worktree, repository)) == {"unknown"}
+
+
 async def test_a_link_that_another_worktree_registers_is_unknown(
     repository: Repository, worktree: Path, tmp_path: Path
 ) -> None:

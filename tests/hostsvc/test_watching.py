@@ -91,6 +91,21 @@ def test_it_is_followed_as_it_changes(host: HostService, repository: Repository)
     assert [line.split()[5] for line in shown] == ["GIT", "-", f"{head[:12]}*1"]
 
 
+def test_a_link_that_can_be_no_path_is_shown_and_costs_nobody_anything(
+    host: HostService, repository: Repository
+) -> None:
+    """Any program in a workspace may write one."""
+    place = repository.worktree(host.runtime.base / "tree")
+    serve(host)
+    workspace(host, id="w", path=str(place))
+    becomes(host, branch="work", unknown=None)
+    (place / ".git").write_bytes(b"gitdir: /a\0b\n")
+    becomes(host, branch="work", unknown=".git has no path in it")
+    host.stop()
+    serve(host)
+    becomes(host, branch=None, unknown=".git has no path in it")
+
+
 def test_E10_a_folder_that_is_gone_is_given_up_visibly_and_made_by_nobody(
     host: HostService, repository: Repository
 ) -> None:
@@ -172,6 +187,27 @@ async def test_E10_a_budget_one_report_then_slowly_and_success_resets(
         await trio_wait_until(lambda: (one.view(row) or {})["unknown"] is None, what="git tells")
         assert one._retries["w", 1].failures == 0
         nursery.cancel_scope.cancel()
+    index.close()
+
+
+async def test_what_nobody_expects_of_one_worktree_keeps_no_other_from_being_looked_at(
+    tmp_path: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def look(git: Git, folder: Path) -> GitState:
+        if folder.name == "odd":
+            raise ValueError("nobody thought of that")
+        return await read_state(git, folder)
+
+    monkeypatch.setattr(watching, "read_state", look)
+    index = inline_index(tmp_path / "state")
+    one = Watching(index, Git(), EventLog("tests", lambda: 0), lambda: 1)
+    targets = {(name, 1): repository.worktree(tmp_path / name, name) for name in ("odd", "sound")}
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one._follow, targets)
+        await trio_wait_until(lambda: one._seen.keys() == targets.keys(), what="both are looked at")
+        nursery.cancel_scope.cancel()
+    assert one._seen["odd", 1].unknown == "ValueError"
+    assert one._seen["sound", 1].state is not None
     index.close()
 
 

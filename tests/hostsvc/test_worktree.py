@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+import trio
 
 from hostsvc.git.command import Git, GitUnknown
 from hostsvc.git.keep import KEEP_REF, keep, let_go
-from hostsvc.git.places import find_place, find_repository
+from hostsvc.git.places import LinkBroken, find_place, find_repository, find_submodule
 from hostsvc.git.risk import check_risk
 from hostsvc.git.worktree import (
     add_worktree,
@@ -17,6 +18,7 @@ from hostsvc.git.worktree import (
     check_idle,
     delete_branch,
     find_branch,
+    find_registration,
     read_taken,
     register,
     unregister,
@@ -69,6 +71,35 @@ def test_a_repository_around_it_does_not_count(repository: Repository, tmp_path:
             find_repository(path)
 
 
+@pytest.mark.parametrize("name", [".git", "commondir", "gitdir"])
+@pytest.mark.parametrize("how", ["nul", "zeros", "pipe", "folder", "endless"])
+async def test_a_link_that_anybody_may_have_written(
+    repository: Repository, tmp_path: Path, name: str, how: str
+) -> None:
+    """What can be no path leads nowhere, whatever it is; a pipe is not waited for."""
+    folder = repository.worktree(tmp_path / "w")
+    path = folder / ".git" if name == ".git" else repository.main / ".git" / "worktrees" / "w" / name
+    size = path.stat().st_size
+    path.unlink()
+    match how:
+        case "nul":
+            path.write_bytes(b"gitdir: /a\0b\n" if name == ".git" else b"/a\0b\n")
+        case "zeros":
+            path.write_bytes(bytes(size))
+        case "pipe":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+        case "endless":
+            path.write_text("gitdir: /" if name == ".git" else "/")
+            os.truncate(path, 1 << 40)
+    if (name, how) == (".git", "folder"):
+        return  # a repository of its own
+    for find in (find_place, find_submodule) if name == ".git" else (find_place,):
+        with trio.fail_after(20), pytest.raises(LinkBroken):
+            await trio.to_thread.run_sync(find, folder, abandon_on_cancel=True)
+
+
 async def test_a_branch_goes_only_untouched_and_unused(repository: Repository, tmp_path: Path) -> None:
     base, common_dir = git(repository.main, "rev-parse", "HEAD"), str(repository.main / ".git")
     folder = repository.worktree(tmp_path / "w")
@@ -99,6 +130,28 @@ def test_nothing_is_taken_from_a_git_at_work(repository: Repository, tmp_path: P
         check_idle(common_dir, folder)
     os.utime(locked, (0, 0))
     check_idle(common_dir, folder)
+
+
+async def test_a_registration_that_can_be_no_path_hides_no_other(
+    repository: Repository, tmp_path: Path
+) -> None:
+    worktrees = repository.main / ".git" / "worktrees"
+    folder, taken = repository.worktree(tmp_path / "w"), None
+    for name in ("a", "b"):
+        repository.worktree(tmp_path / name, name)
+        taken = await read_taken(Git(), find_place(tmp_path / name))
+        (worktrees / name / "gitdir").unlink()
+    (worktrees / "a" / "gitdir").write_bytes(str(folder / ".git").encode() + b"\0")
+    os.mkfifo(worktrees / "b" / "gitdir")
+    with trio.fail_after(20):
+        found = await trio.to_thread.run_sync(
+            find_registration, repository.main / ".git", folder, abandon_on_cancel=True
+        )
+        assert found == worktrees / "w"
+        assert taken is not None
+        assert not await trio.to_thread.run_sync(
+            unregister, taken, tmp_path / "t.git", abandon_on_cancel=True
+        )
 
 
 async def test_out_and_back_again_with_everything(repository: Repository, tmp_path: Path) -> None:

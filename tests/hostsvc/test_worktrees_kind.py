@@ -214,6 +214,21 @@ async def test_B18_a_broken_link_is_moved_aside_only_after_long(
     assert len(litter.told("worktree.broken")) == 1
 
 
+async def test_B18_zeros_where_a_path_should_be_hold_up_no_other(
+    litter: Litter, repository: Repository
+) -> None:
+    """As a power cut leaves them."""
+    litter.workspace("done", is_deleted=True)
+    for name in ("sound", "w"):
+        litter.worktree(repository, name, "done")
+    gitdir = repository.main / ".git" / "worktrees" / "w" / "gitdir"
+    gitdir.write_bytes(bytes(gitdir.stat().st_size))
+    litter.later(OLD)
+    recorded = await litter.sweep()
+    assert outcomes(recorded) == {"sound": "trash done"}
+    assert litter.kept(recorded) == {"broken: its link leads to no repository": 1}
+
+
 async def test_B18_it_is_reported_once_also_after_a_restart(tmp_path: Path, repository: Repository) -> None:
     for _ in range(2):
         with littered(tmp_path) as litter:
