@@ -34,6 +34,7 @@ class SagaGet:
     Code.NOT_FOUND,
     Code.STILL_RUNNING,
     Code.AT_RISK,
+    Code.PATH_REFUSED,
     *TEARDOWN,
 )
 @attrs.frozen(kw_only=True)

@@ -108,6 +108,7 @@ class WorkspaceUpdate:
     shapes.WorkspaceDeleteResult,
     Code.PROTECTED,
     Code.AT_RISK,
+    Code.PATH_REFUSED,
     Code.NOT_FOUND,
     Code.DESTROYED,
     *TEARDOWN,

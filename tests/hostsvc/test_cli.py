@@ -539,11 +539,12 @@ def test_C7_C10_what_does_not_die_is_told_by_every_command(
 
 
 def test_a_deletion_that_has_to_be_tried_again(cli: Cli) -> None:
-    """Somebody has put another folder in the place of ours: it is not touched, and the saga waits."""
+    """Somebody has put a file in the place of the trash: the folder is not touched, and the saga waits."""
     place = cli.new_workspace("demo")
     folder = Path(cli.ok("--json", "workspace", "show", "demo").json["path"])
-    folder.rename(folder.with_name("elsewhere"))
-    folder.mkdir()
+    trash = folder.with_name(".trash")
+    trash.rename(folder.with_name("elsewhere"))
+    trash.touch()
     done = cli("workspace", "rm", "demo")
     assert done.status == 75
     saga = cli.ok("saga", "ls", "-q", "-n", "1").out.strip()
@@ -565,6 +566,8 @@ def test_a_deletion_that_has_to_be_tried_again(cli: Cli) -> None:
     assert "warning: folder was left out by hand" in left_out.err
     assert folder.is_dir()
     assert cli("saga", "resume", saga, "--leave-out").status == 5, "finished; nothing is done again"
+    trash.unlink()
+    trash.with_name("elsewhere").rename(trash)
 
 
 # --- looking --------------------------------------------------------------------------------------
