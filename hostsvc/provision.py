@@ -26,9 +26,10 @@ from hostsvc.git.worktree import (
     check_idle,
     delete_branch,
     find_branch,
+    find_registration,
     read_commit,
     read_head,
-    unregister_folder,
+    unregister_unfinished,
 )
 from hostsvc.index import Index
 from hostsvc.model import Workspace
@@ -72,12 +73,19 @@ class Provision:
         return made
 
     async def plan(
-        self, repository: str | None, branch: str | None, start: str | None, *, has_credential: bool
+        self,
+        folder: str,
+        repository: str | None,
+        branch: str | None,
+        start: str | None,
+        *,
+        has_credential: bool,
     ) -> dict[str, Any]:
         """Find out what making it will mean, and change nothing.
 
         Raises:
-            PtydError: path_refused, for the repository; invalid_params, for branch or start.
+            PtydError: path_refused, for the repository, or a folder that it still has a worktree for;
+                invalid_params, for branch or start.
         """
         plan: dict[str, Any] = {"undo": secrets.token_hex(8), "has_credential": has_credential}
         if repository is None:
@@ -86,6 +94,7 @@ class Provision:
             tree.identify(repository)
             common_dir = str(await trio.to_thread.run_sync(find_repository, Path(repository)))
             assert branch is not None
+            await trio.to_thread.run_sync(_check_unregistered, Path(common_dir), Path(folder))
             plan |= {"common_dir": common_dir, "branch": branch, "base": None}
             if await find_branch(self._git, common_dir, branch):
                 if start is not None:
@@ -256,7 +265,7 @@ class Provision:
     async def _leave_repository(self, workspace: Workspace, plan: Mapping[str, Any]) -> None:
         """Unregister what git had begun to make, and delete the branch that was made for it."""
         common_dir, folder = Path(plan["common_dir"]), Path(workspace.path)
-        await trio.to_thread.run_sync(unregister_folder, common_dir, folder)
+        await trio.to_thread.run_sync(unregister_unfinished, common_dir, folder)
         if plan["base"] is not None:
             await delete_branch(self._git, str(common_dir), plan["branch"], plan["base"])
 
@@ -265,6 +274,20 @@ class Provision:
             entry = await self._index.read(trash.find, one)
             if entry is not None and entry["purged_at_ms"] is None:
                 await self._can.put_again(entry)
+
+
+def _check_unregistered(common_dir: Path, folder: Path) -> None:
+    """Refuse the place of a worktree whose folder is elsewhere now: its registration may be all of it.
+
+    Raises:
+        GitUnknown: the repository has one there.
+    """
+    if os.path.lexists(folder) or find_registration(common_dir, folder) is None:
+        return  # what is there already is refused when it is made
+    raise GitUnknown(
+        f"it has a worktree registered at {folder}, whose folder is gone; if that was moved: git worktree"
+        f" repair NEW_PLACE; if it is not wanted any more: git worktree remove {folder}; or take another name"
+    )
 
 
 def check_adoptable(path: str, base: Path, forbidden: Sequence[Path]) -> None:

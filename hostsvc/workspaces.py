@@ -134,7 +134,7 @@ class Workspaces:
         if is_ours:
             has_credential = credential is not None
             plan = await self.provision.plan(
-                repository, branch or folder, start, has_credential=has_credential
+                path, repository, branch or folder, start, has_credential=has_credential
             )
             made = self.provision.paths_of(path, has_credential=has_credential)
         with self._making(id_):

@@ -30,6 +30,8 @@ SHORT: Final = "refs/heads/"
 """What a branch's short name leaves out."""
 MAKING_S: Final = 600.0
 """After this nobody is still making a worktree."""
+_MAKING: Final = "initializing"
+"""What git locks a worktree with until it has made it; a person's lock gives another reason, or none."""
 
 
 @attrs.frozen(kw_only=True)
@@ -110,13 +112,23 @@ def check_idle(common_dir: Path, folder: Path) -> None:
         raise GitUnknown("git may still be making it")
 
 
-def unregister_folder(common_dir: Path, folder: Path) -> bool:
-    """Remove the registration that git has begun for a folder which is gone; False when there is none."""
+def unregister_unfinished(common_dir: Path, folder: Path) -> bool:
+    """Remove the registration that git has begun, and not finished, for a folder which is gone; else False.
+
+    One that was finished may be all that is left of somebody's worktree: its HEAD, its index, its commits.
+    """
     registered = find_registration(common_dir, folder)
-    if registered is None or os.path.lexists(folder / ".git"):
+    if registered is None or os.path.lexists(folder / ".git") or not _is_unfinished(registered):
         return False
     remove_path(registered)
     return True
+
+
+def _is_unfinished(registered: Path) -> bool:
+    try:
+        return read_line(registered / "locked") == _MAKING
+    except (FileNotFoundError, LinkBroken):
+        return False
 
 
 async def read_taken(git: Git, place: Place) -> Taken:

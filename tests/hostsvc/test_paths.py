@@ -222,6 +222,55 @@ def test_what_cannot_be_checked_out_leaves_nothing(
     assert fingerprint(host.base_dir, tmp_path) == before
 
 
+@pytest.mark.parametrize("is_locked", [False, True])
+def test_B25_a_place_that_is_registered_for_a_worktree_elsewhere_is_not_taken(
+    served: HostService, repository: Repository, tmp_path: Path, is_locked: bool
+) -> None:
+    """Its registration is all that leads to its commits: neither a creation nor its failure touches that."""
+    host, name = served, f"moved-{is_locked}"
+    folder = worktree(host, repository, name)
+    git(folder, "checkout", "-q", "--detach")
+    lonely = commit(folder, "lonely")
+    if is_locked:
+        git(folder, "worktree", "lock", str(folder))
+    folder.rename(tmp_path / "mine")
+    assert host.call("workspace.delete", id=name)["state"] == "deleted"
+    before = fingerprint(tmp_path, host.base_dir)
+    for branch in ("main", "other"):
+        asked = {"id": f"{name}-2", "name": name, "repository": str(repository.main), "branch": branch}
+        refused = host.error("workspace.create", **asked)
+        assert refused.code == "path_refused"
+        assert f"git worktree remove {folder}" in refused.error["message"]
+    assert fingerprint(tmp_path, host.base_dir) == before
+    git(repository.main, "worktree", "repair", str(tmp_path / "mine"))
+    assert git(tmp_path / "mine", "rev-parse", "HEAD") == lonely
+    assert workspace(host, **asked)["state"] == "active", "as it says"
+
+
+def test_B25_a_creation_that_fails_takes_back_nothing_but_its_own(
+    host: HostService, repository: Repository, tmp_path: Path
+) -> None:
+    """Somebody registers a worktree there at the last moment; git refuses then."""
+    script = tmp_path / "bin" / "git"
+    script.parent.mkdir()
+    script.write_text(
+        f"""#!/bin/sh
+case "$*" in *"worktree add"*)
+  cd {repository.main}; /usr/bin/git worktree add -q --detach {tmp_path}/mine
+  echo {host.base_dir}/w/.git > .git/worktrees/mine/gitdir
+esac
+exec /usr/bin/git "$@"
+"""
+    )
+    script.chmod(0o755)
+    serve(host, PATH=f"{script.parent}:{os.environ['PATH']}")
+    refused = host.error("workspace.create", id="w", repository=str(repository.main))
+    assert refused.code == "path_refused"
+    assert triple(host, "w") == []
+    git(repository.main, "worktree", "repair", str(tmp_path / "mine"))
+    assert registered(repository) == [str(repository.main), str(tmp_path / "mine")]
+
+
 def test_a_worktree_is_recognised_when_it_is_adopted(
     served: HostService, repository: Repository, tmp_path: Path
 ) -> None:

@@ -22,7 +22,7 @@ from hostsvc.git.worktree import (
     read_taken,
     register,
     unregister,
-    unregister_folder,
+    unregister_unfinished,
 )
 from tests.support.repos import Repository, commit, fingerprint, git
 
@@ -111,13 +111,21 @@ async def test_a_branch_goes_only_untouched_and_unused(repository: Repository, t
     assert not await delete_branch(Git(), common_dir, "work", base)
 
 
-def test_a_registration_goes_only_without_its_folder(repository: Repository, tmp_path: Path) -> None:
+def test_a_registration_goes_only_unfinished_and_without_its_folder(
+    repository: Repository, tmp_path: Path
+) -> None:
     common_dir = repository.main / ".git"
     folder, other = repository.worktree(tmp_path / "w"), repository.worktree(tmp_path / "other", "other")
-    assert not unregister_folder(common_dir, folder)
+    locked = common_dir / "worktrees" / "w" / "locked"
+    locked.write_text("initializing")
+    assert not unregister_unfinished(common_dir, folder)
     folder.rename(tmp_path / "elsewhere")
-    assert unregister_folder(common_dir, folder)
-    assert not unregister_folder(common_dir, folder)
+    for reason in (None, "", "on a disk that is away\n"):
+        locked.unlink(missing_ok=True) if reason is None else locked.write_text(reason)
+        assert not unregister_unfinished(common_dir, folder)
+    locked.write_text("initializing")
+    assert unregister_unfinished(common_dir, folder)
+    assert not unregister_unfinished(common_dir, folder)
     assert registered(repository) == [str(repository.main), str(other)]
 
 
