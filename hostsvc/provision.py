@@ -24,9 +24,9 @@ from hostsvc.git.worktree import (
     SHORT,
     add_worktree,
     check_idle,
+    check_unregistered,
     delete_branch,
     find_branch,
-    find_registration,
     read_commit,
     read_head,
     unregister_unfinished,
@@ -94,7 +94,7 @@ class Provision:
             tree.identify(repository)
             common_dir = str(await trio.to_thread.run_sync(find_repository, Path(repository)))
             assert branch is not None
-            await trio.to_thread.run_sync(_check_unregistered, Path(common_dir), Path(folder))
+            await trio.to_thread.run_sync(check_unregistered, Path(common_dir), Path(folder))
             plan |= {"common_dir": common_dir, "branch": branch, "base": None}
             if await find_branch(self._git, common_dir, branch):
                 if start is not None:
@@ -274,20 +274,6 @@ class Provision:
             entry = await self._index.read(trash.find, one)
             if entry is not None and entry["purged_at_ms"] is None:
                 await self._can.put_again(entry)
-
-
-def _check_unregistered(common_dir: Path, folder: Path) -> None:
-    """Refuse the place of a worktree whose folder is elsewhere now: its registration may be all of it.
-
-    Raises:
-        GitUnknown: the repository has one there.
-    """
-    if os.path.lexists(folder) or find_registration(common_dir, folder) is None:
-        return  # what is there already is refused when it is made
-    raise GitUnknown(
-        f"it has a worktree registered at {folder}, whose folder is gone; if that was moved: git worktree"
-        f" repair NEW_PLACE; if it is not wanted any more: git worktree remove {folder}; or take another name"
-    )
 
 
 def check_adoptable(path: str, base: Path, forbidden: Sequence[Path]) -> None:

@@ -268,3 +268,17 @@ def _carry(source: Path, target: Path) -> None:
         shutil.copytree(source, draft, symlinks=True)
         os.rename(draft, target)
     remove_path(source)
+
+
+def check_unregistered(common_dir: Path, folder: Path) -> None:
+    """Refuse the place of a worktree whose folder is elsewhere now: its registration may be all of it.
+
+    Raises:
+        GitUnknown: the repository has one there.
+    """
+    if os.path.lexists(folder) or find_registration(common_dir, folder) is None:
+        return  # what is there already is refused when it is made
+    raise GitUnknown(
+        f"it has a worktree registered at {folder}, whose folder is gone; if that was moved: git worktree"
+        f" repair NEW_PLACE; if it is not wanted any more: git worktree remove {folder}; or take another name"
+    )
