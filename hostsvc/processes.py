@@ -85,8 +85,11 @@ def death_of(row: SessionRow, boot_id: str, marks: Marks) -> Fact[str]:
 
 
 def inside(paths: Iterable[str]) -> dict[str, int]:
-    """Return, of these directories, those that some process has its cwd in, with one such pid."""
-    wanted = frozenset(paths)
+    """Return, of these directories, those that some process has its cwd in, with one such pid.
+
+    They may be reached through links: /proc tells real paths.
+    """
+    wanted = {os.path.realpath(path): path for path in paths}
     found: dict[str, int] = {}
     for pid in procs.all_pids() if wanted else ():
         try:
@@ -95,6 +98,6 @@ def inside(paths: Iterable[str]) -> dict[str, int]:
             continue
         while place not in ("/", ""):
             if place in wanted:
-                found.setdefault(place, pid)
+                found.setdefault(wanted[place], pid)
             place = os.path.dirname(place)
     return found

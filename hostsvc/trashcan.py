@@ -89,9 +89,8 @@ class TrashCan:
         with self.alone(entry_id):
             entry = await self._index.read(trash.find, entry_id)
             if entry is None or await trio.to_thread.run_sync(self._is_in_place, entry):
-                entry = await self._enter(
-                    entry_id, path, identity, keep_ms, why, who, workspace_id, generation
-                )
+                told, owner = {"why": why, "who": who}, (workspace_id, generation)
+                entry = await self._enter(entry_id, path, identity, keep_ms, told, owner)
             if entry["purged_at_ms"] is None:
                 await self.put_again(entry)
         found = await self._index.read(trash.find, entry_id)
@@ -100,14 +99,12 @@ class TrashCan:
 
     async def _enter(
         self,
-        entry_id: str,
+        id_: str,
         path: str,
         identity: Identity,
         keep_ms: int | None,
-        why: str,
-        who: str,
-        workspace_id: str,
-        generation: int,
+        told: Entry,
+        owner: tuple[str, int],
     ) -> Entry:
         """Write what is to be moved, and until when it is kept, which counts from the move.
 
@@ -120,14 +117,14 @@ class TrashCan:
         try:
             return await self._index.write(
                 trash.insert,
-                id_=entry_id,
-                workspace_id=workspace_id,
-                generation=generation,
+                id_=id_,
+                workspace_id=owner[0],
+                generation=owner[1],
                 path=path,
                 aliases=tree.aliases(path, str(self._base)),
-                trash_path=str(self._path(entry_id)),
+                trash_path=str(self._path(id_)),
                 identity=identity,
-                manifest={**manifest, "why": why, "who": who},
+                manifest={**manifest, **told},
                 now_ms=now_ms,
                 purge_at_ms=now_ms + (self._keep_ms if keep_ms is None else keep_ms),
             )
@@ -196,9 +193,9 @@ class TrashCan:
     async def _purge(self, entry: Entry) -> None:
         if await self._index.read(trash.find_in_trash, entry["id"]) is None:
             return  # purged or restored meanwhile
-        real = os.path.join(os.path.realpath(self._base), tree.TRASH, entry["id"])  # as /proc tells it
-        if used := await trio.to_thread.run_sync(processes.inside, [real]):
-            raise PathRefused(f"process {used[real]} is inside")
+        used = await trio.to_thread.run_sync(processes.inside, [entry["trash_path"]])
+        if used:
+            raise PathRefused(f"process {used[entry['trash_path']]} is inside")
         identity = tree.identity_below(self._base_fd, entry["inode"])
         if not await trio.to_thread.run_sync(removal.purge, self._base_fd, entry["id"], identity):
             await trio.to_thread.run_sync(self._check_moved, entry)
