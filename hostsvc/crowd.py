@@ -1,13 +1,15 @@
 """The wanted sessions that live at once: how idle each is, ending idle ones, and room for one more.
 
-Owns the order of admissions: one at a time, from counting to the new row on the disk, so that two at once do
-not overshoot a cap. Whoever is to go is looked at again just before; what ptyd cannot tell counts as busy.
+Owns the order of admissions, so that two at once do not overshoot a cap: one at a time counts, and nobody
+else does before what counts from then on is there, its new row, or its seat and the intents of those that
+make room. Whoever waits for a death holds a seat, and nobody up: under the lock intents are only written.
+Whoever is to go is looked at again just before; what ptyd cannot tell counts as busy.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final
 
 import trio
@@ -45,6 +47,7 @@ class Crowd:
         self._disposal = disposal
         self._owner = owner
         self._alone = trio.Lock()
+        self._seats: dict[object, str] = {}  # the workspace of each one that waits for a death to begin
         self._left_at_s: dict[str, float] = {}
         self.room = room
 
@@ -110,7 +113,8 @@ class Crowd:
             wanted = await self._index.read(sessions.find_wanted)
             if not self._is_over(one, wanted):
                 raise InUse("nothing is over its limit any more")
-            row = await self._end(one, reason)
+            await self._disposal.request(key, reason=reason)
+        row = await self._disposal.carry_out(key)
         return {"status": row.status.value, **(row.kill_evidence or {})}
 
     def _is_over(self, one: Idleness, wanted: list[SessionRow]) -> bool:
@@ -136,9 +140,6 @@ class Crowd:
             raise InUse("it is in use")
         return one
 
-    async def _end(self, one: Idleness, reason: str) -> SessionRow:
-        return await self._disposal.dispose(one.key, reason=reason)
-
     # -- admitting ---------------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
@@ -148,26 +149,48 @@ class Crowd:
         Raises:
             PtydError: too_many_sessions, when all are busy, or the idle one does not die;
                 ptyd_unreachable.
+
+        Cancellation: the intents of those that were to make room stand, and the reaper carries them out.
         """
         if self.room.per_workspace is None and self.room.per_host is None:
             yield
             return
-        async with self._alone:
-            await self._make_room(workspace_id)
-            yield
+        seat = object()
+        try:
+            async with self._alone:
+                dying = await self._make_room(workspace_id)
+                if not dying:
+                    yield
+                    return
+                self._seats[seat] = workspace_id
+            await self._see_dead(dying)
+            async with self._alone:
+                del self._seats[seat]  # its row is there before anybody counts again
+                yield
+        finally:
+            self._seats.pop(seat, None)
 
-    async def _make_room(self, workspace_id: str) -> None:
+    async def _make_room(self, workspace_id: str) -> list[Key]:
+        """Ask for the end of as many as have to go; return them."""
         wanted = await self._index.read(sessions.find_wanted)
         rows = [self._idleness(row, None) for row in wanted]
-        if admission(rows, workspace_id, self.room) == ({}, None):
-            return  # by the rows alone: nobody has to be looked at
+        if admission(rows + self._seated(), workspace_id, self.room) == ({}, None):
+            return []  # by the rows alone: nobody has to be looked at
+        dying: list[Key] = []
         for _ in range(TRIES):
-            evicted, refusal = admission(await self._look_patiently(), workspace_id, self.room)
+            alive = await self._look_patiently()
+            evicted, refusal = admission(alive + self._seated(), workspace_id, self.room)
             if refusal is not None:
                 raise PtydError(Code.TOO_MANY_SESSIONS, f"{refusal}; see: hostsvc session ls")
-            if await self._evict_all(evicted):
-                return
+            if await self._condemn(evicted, dying):
+                return dying
         raise PtydError(Code.TOO_MANY_SESSIONS, "what was idle came into use again; try again")
+
+    def _seated(self) -> list[Idleness]:
+        """Return a stand-in for each session that waits for a death to begin."""
+        return [
+            Idleness(key=("", 0), workspace_id=id_, is_busy=True, idle_ms=0) for id_ in self._seats.values()
+        ]
 
     async def _look_patiently(self) -> list[Idleness]:
         """Look; a list is not complete as long as some spawn is under way."""
@@ -180,17 +203,33 @@ class Crowd:
                     raise
             await trio.sleep(PAUSE_S)
 
-    async def _evict_all(self, evicted: Mapping[Key, str]) -> bool:
-        """End these, proven; False when one of them is in use by now."""
+    async def _condemn(self, evicted: Mapping[Key, str], dying: list[Key]) -> bool:
+        """Ask for the end of these, and note whose was; False when one of them is in use by now."""
         for key, reason in evicted.items():
             try:
-                await self._end(await self._look_again(key), reason)
+                await self._look_again(key)
             except InUse:
                 return False
-            except PtydError as error:
-                text = f"session {key[0]} was to make room and is not proven dead: {error}"
-                raise PtydError(Code.TOO_MANY_SESSIONS, text) from error
+            await self._disposal.request(key, reason=reason)
+            dying.append(key)
         return True
+
+    async def _see_dead(self, dying: Sequence[Key]) -> None:
+        """End these, proven."""
+        errors: dict[str, PtydError] = {}
+
+        async def end(key: Key) -> None:
+            try:
+                await self._disposal.carry_out(key)
+            except PtydError as error:
+                errors[key[0]] = error
+
+        async with trio.open_nursery() as nursery:
+            for key in dying:
+                nursery.start_soon(end, key)
+        for id_, error in errors.items():
+            text = f"session {id_} was to make room and is not proven dead: {error}"
+            raise PtydError(Code.TOO_MANY_SESSIONS, text) from error
 
 
 def _is_busy(session: Session) -> bool | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -186,6 +186,7 @@ def test_B29_who_does_not_die_makes_no_room(liar: Liar, told: HostService) -> No
     assert len(host.call("session.list")["sessions"]) == 1
     del liar.lies["session.kill"]
     reap_until(host, first["id"], "kill done")
+    assert is_alive(session(host, "w")), "and whoever was refused keeps no seat"
 
 
 def test_B29_admissions_at_once_do_not_overshoot_the_cap(host: HostService) -> None:
@@ -202,6 +203,48 @@ def test_B29_admissions_at_once_do_not_overshoot_the_cap(host: HostService) -> N
         answers = list(threads.map(create, range(8)))
     assert answers.count("too_many_sessions") == 5
     assert len(host.runtime.call("session.list", state="running")["sessions"]) == 3
+
+
+PATIENT: Final = {"HOSTSVC_KILL_DEADLINE_S": "300"}  # no test takes so long: what is held is held
+
+
+def test_who_dies_slowly_in_a_pass_holds_up_nobody(liar: Liar, told: HostService) -> None:
+    host = serve(told, **PATIENT, HOSTSVC_IDLE_TTL_S="60", HOSTSVC_SESSIONS_PER_HOST="2")
+    workspace(host, id="w")
+    one = session(host, "w", IDLE)
+    old(liar, {one["id"]: 2 * MINUTE_MS})
+    held = liar.lies["session.kill"] = Hold("request")
+    with ThreadPoolExecutor() as threads:
+        passing = threads.submit(reap, host, kinds=["idle"])
+        held.wait_held()
+        assert all(is_alive(session(host, "w")) for _ in range(2)), "what is to go counts no more"
+        assert (is_alive(one), passing.done()) == (True, False)
+        held.release.set()
+        assert acts(passing.result(30)) == {one["id"]: "kill done"}
+
+
+def test_B28_who_dies_slowly_for_a_newcomer_holds_up_no_other_and_keeps_its_place(
+    liar: Liar, told: HostService
+) -> None:
+    """The next newcomer makes room for itself; and the first one's place is nobody else's meanwhile."""
+    host = serve(told, **PATIENT, HOSTSVC_SESSIONS_PER_HOST="2")
+    workspace(host, id="w")
+    slow, other = session(host, "w", IDLE), session(host, "w", IDLE)
+    old(liar, {slow["id"]: 2 * MINUTE_MS, other["id"]: MINUTE_MS})
+    held = Hold("request")
+    liar.lies["session.kill"] = lambda asked: held if asked["id"] == slow["id"] else None
+    with ThreadPoolExecutor() as threads:
+        waiting = threads.submit(session, host, "w")
+        held.wait_held()
+        second = session(host, "w")
+        assert [is_alive(one) for one in (slow, other, second)] == [True, False, True]
+        assert not waiting.done(), "it begins when the one that made room for it is proven dead"
+        refused = host.error("session.create", workspace="w", argv=IDLE)
+        assert "this host has 2 sessions, all of them busy" in str(refused)
+        held.release.set()
+        first = waiting.result(30)
+    assert [is_alive(one) for one in (slow, first, second)] == [False, True, True]
+    assert len(host.runtime.call("session.list", state="running")["sessions"]) == 2
 
 
 @pytest.mark.parametrize("busy", [True, None], ids=["busy", "unknown"])
