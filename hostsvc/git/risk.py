@@ -19,6 +19,7 @@ import attrs
 import trio
 
 from hostsvc.git.command import Git, GitUnknown, paths, text
+from hostsvc.git.only_here import find_in_modules, find_only_here
 from hostsvc.git.places import Place, find_place, find_submodule
 from hostsvc.git.worktree import read_head
 
@@ -101,7 +102,7 @@ async def _check(git: Git, place: Place, depth: int) -> Risk:
     reasons = await _gather(
         partial(_check_status, git, place.folder),  # takes longest
         partial(_confirm_place, git, place),
-        partial(_check_index, git, place.folder, depth),
+        partial(_check_index, git, place, depth),
         check_head,
         *([] if place.is_linked else [partial(_check_repository, git, place)]),
     )
@@ -215,15 +216,15 @@ def _read_status(line: bytes) -> list[tuple[str, bytes]]:
     raise GitUnknown("git status has an entry of an unknown form")
 
 
-async def _check_index(git: Git, folder: Path, depth: int) -> list[Reason]:
+async def _check_index(git: Git, place: Place, depth: int) -> list[Reason]:
     """Find files whose changes status does not show, because somebody told it not to look; and submodules."""
-    listed = await git.run(str(folder), "ls-files", "-v", "--stage", "-z")
+    listed = await git.run(str(place.folder), "ls-files", "-v", "--stage", "-z")
     special = [line.split(b"\t", 1) for line in _SPECIAL.findall(b"\0" + listed)]
     hidden = [name for meta, name in special if not meta.startswith((b"H ", b"M "))]
-    present = _present(folder, hidden)
+    present = _present(place.folder, hidden)
     modules = [name for meta, name in special if b" 160000 " in meta]
     reasons = [_reason("hidden", present)] if present else []
-    return reasons + await _check_submodules(git, folder, modules, depth)
+    return reasons + await _check_submodules(git, place, modules, depth)
 
 
 def _present(folder: Path, names: Sequence[bytes]) -> list[bytes]:
@@ -252,39 +253,34 @@ async def _check_commits(git: Git, folder: Path, head: str | None, branch: str |
 
 
 async def _check_repository(git: Git, place: Place) -> list[Reason]:
-    """Find what a repository of its own has besides what is checked out: it would go with the folder."""
-    found = []
-    every = ("--exclude=refs/remotes/*", "--all")  # branches, tags, stashes, what the trash keeps
-    listed = await git.run(str(place.folder), "rev-list", "--count", *every, "--not", "--remotes")
-    others = int(text(listed))
-    if others:
-        found.append(Reason(code="repository", text=f"{others} commits of its repository are on no remote"))
-    if any((place.git_dir / "worktrees").glob("*")):
-        found.append(Reason(code="repository", text="its repository has other worktrees"))
-    return found
+    return [Reason(code="repository", text=one) for one in await find_only_here(git, place)]
 
 
 async def _count(git: Git, folder: Path, head: str, *without: str) -> int:
     return int(text(await git.run(str(folder), "rev-list", "--count", head, "--not", *without)))
 
 
-async def _check_submodules(git: Git, folder: Path, names: Sequence[bytes], depth: int) -> list[Reason]:
-    """Look into every submodule that is there: its commits live in the worktree's own directory."""
+async def _check_submodules(git: Git, place: Place, names: Sequence[bytes], depth: int) -> list[Reason]:
+    """Look into every submodule, there or not: its commits live in the worktree's own directory."""
     reasons: list[Reason] = []
+    looked_into = set()
     for name in names:
-        inner = folder / os.fsdecode(name)
+        inner = place.folder / os.fsdecode(name)
         if not _present(inner, [b".git"]):
             continue
         if depth >= DEEPEST:
             raise GitUnknown("it has submodules inside submodules, too deep to look")
-        risk = await _check_submodule(git, inner, depth + 1)
-        shown = ascii(inner.name)[1:-1]
-        reasons += [Reason(code="submodule", text=f"{shown}: {reason.text}") for reason in risk.reasons]
+        found = await trio.to_thread.run_sync(find_submodule, inner)
+        looked_into.add(found.git_dir)
+        risk = await _check(git, found, depth + 1)
+        reasons += _of_submodule(inner, [reason.text for reason in risk.reasons])
+    for git_dir, one in await find_in_modules(git, place.git_dir, looked_into, DEEPEST - depth):
+        reasons += _of_submodule(git_dir, [one])
     return reasons
 
 
-async def _check_submodule(git: Git, folder: Path, depth: int) -> Risk:
-    return await _check(git, await trio.to_thread.run_sync(find_submodule, folder), depth)
+def _of_submodule(folder: Path, texts: Sequence[str]) -> list[Reason]:
+    return [Reason(code="submodule", text=f"{ascii(folder.name)[1:-1]}: {one}") for one in texts]
 
 
 def _reason(code: str, names: Sequence[bytes]) -> Reason:

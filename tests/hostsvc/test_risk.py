@@ -126,8 +126,32 @@ def unpushed_submodule(repository: Repository, worktree: Path) -> None:
     git(worktree, "push", "-q", "origin", "work")
 
 
-def add_submodule(repository: Repository, worktree: Path) -> None:
-    git(worktree, "submodule", "add", "-q", str(repository.remote), "sub")
+def deinitialise_submodule(repository: Repository, worktree: Path) -> None:
+    add_submodule(repository, worktree)
+    git(worktree / "sub", "checkout", "-q", "-b", "topic")
+    commit(worktree / "sub", "deep")
+    git(worktree, "submodule", "deinit", "-q", "-f", "sub")
+
+
+def remove_submodule(repository: Repository, worktree: Path) -> None:
+    """Nothing of it is in the worktree any more, and its settings name a folder that is gone."""
+    add_submodule(repository, worktree, "--name", "of/some/name")
+    git(worktree / "sub", "checkout", "-q", "-b", "topic")
+    commit(worktree / "sub", "deep")
+    git(worktree / "sub", "checkout", "-q", "main")
+    git(worktree, "rm", "-q", "sub")
+    git(worktree, "commit", "-q", "-m", "without")
+    git(worktree, "push", "-q", "origin", "work")
+    (module,) = modules(repository, "of/some/name")
+    git(worktree, "config", "--file", str(module / "config"), "core.worktree", "../../../gone")
+
+
+def modules(repository: Repository, *names: str) -> list[Path]:
+    return [repository.main / ".git" / "worktrees" / "w" / "modules" / name for name in names]
+
+
+def add_submodule(repository: Repository, worktree: Path, *options: str) -> None:
+    git(worktree, "submodule", "add", "-q", *options, str(repository.remote), "sub")
     git(worktree, "commit", "-q", "-m", "with a submodule")
     git(worktree, "push", "-q", "origin", "work")
 
@@ -149,6 +173,8 @@ CASES: list[tuple[str, str, Damage]] = [
     ("B13_am", "in_progress", stop_am),
     ("B14", "submodule", dirty_submodule),
     ("B14_unpushed", "submodule", unpushed_submodule),
+    ("B14_deinitialised", "submodule", deinitialise_submodule),
+    ("B14_removed", "submodule", remove_submodule),
     ("B15", "locked", lock),
 ]
 
@@ -166,6 +192,37 @@ async def test_a_clean_pushed_submodule_is_no_risk(repository: Repository, workt
     add_submodule(repository, worktree)
     risk = await check(worktree, repository)
     assert risk.is_safe, risk.reasons
+
+
+async def test_a_pushed_submodule_without_its_folder_is_no_risk(
+    repository: Repository, worktree: Path
+) -> None:
+    add_submodule(repository, worktree)
+    git(worktree, "submodule", "deinit", "-q", "-f", "sub")
+    risk = await check(worktree, repository)
+    assert risk.is_safe, risk.reasons
+
+
+async def test_a_submodule_inside_one_without_its_folder_counts(
+    repository: Repository, worktree: Path
+) -> None:
+    add_submodule(repository, worktree)
+    git(worktree, "submodule", "deinit", "-q", "-f", "sub")
+    (module,) = modules(repository, "sub")
+    git(module, "clone", "-q", "--bare", str(repository.remote), str(module / "modules" / "inner"))
+    risk = await check(worktree, repository)
+    assert [reason.text for reason in risk.reasons] == ["inner: 2 commits of its repository are on no remote"]
+
+
+@pytest.mark.parametrize("left_out", ["HEAD", "objects"])
+async def test_a_broken_submodule_without_its_folder_is_unknown(
+    repository: Repository, worktree: Path, left_out: str
+) -> None:
+    """Git would answer for the repository around it, which is clean."""
+    deinitialise_submodule(repository, worktree)
+    (module,) = modules(repository, "sub")
+    (module / left_out).rename(module / "elsewhere")
+    assert codes(await check(worktree, repository)) == {"unknown"}
 
 
 FAILING = {
