@@ -36,9 +36,10 @@ test: lint types cover crash wheel ## every check there is
 lint: setup ## ruff, its formatter, flake8-async, the import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/flake8 $(ASYNC_RULES) ptyd hostsvc tests
+	grep -rlwE 'async|trio' --include='*.py' ptyd hostsvc tests | xargs $(BIN)/flake8 $(ASYNC_RULES)
 	$(BIN)/lint-imports --no-logo
 
+# Over the files that have anything to do with async only: flake8 is slow.
 # Not the optional rules about guaranteed checkpoints (910 to 913), which cannot see through branches.
 # A test may start a process and look at a file where the daemon may not.
 ASYNC_RULES := --select=ASYNC1,ASYNC2,ASYNC3,ASYNC900 --startable-in-context-manager=run \

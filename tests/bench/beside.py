@@ -5,7 +5,6 @@ The ptyd without a crowd is another one, alive at the same time: both are measur
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -14,6 +13,7 @@ from typing import Final
 from tests.bench.births import Births
 from tests.bench.crowd import Crowd
 from tests.bench.doorbell import Doorbell
+from tests.bench.echo import echo_ms
 from tests.bench.private import guarded
 from tests.bench.report import Figure, percentile
 from tests.bench.terminals import Terminal, direct_terminal, ptyd_terminal
@@ -65,17 +65,7 @@ def _echoes_ms(runtime: RuntimeDir, way: str, keys: int) -> list[float]:
     ready = runtime.base / "ready"
     argv = ["sh", "-c", f"stty raw -echo; : >{ready}; exec cat"]
     with _WAYS[way](runtime, argv, ready, flow="skip") as terminal:
-        return [_echo_ms(terminal) for _ in range(WARM_UP_KEYS + keys)][WARM_UP_KEYS:]
-
-
-def _echo_ms(terminal: Terminal) -> float:
-    key = terminal.encode(b"k")
-    began = time.perf_counter()
-    terminal.send(key)
-    echo = terminal.receive()
-    spent_ms = (time.perf_counter() - began) * 1000
-    assert terminal.decode(echo) == b"k", echo
-    return spent_ms
+        return [echo_ms(terminal) for _ in range(WARM_UP_KEYS + keys)][WARM_UP_KEYS:]
 
 
 def _measure_spawn(runtimes: Mapping[str, RuntimeDir], count: int, rounds: int, births: int) -> list[Figure]:

@@ -47,7 +47,7 @@ class Terminal(Protocol):
     def send(self, encoded: bytes) -> None: ...
 
     def receive(self) -> Any:
-        """Return what has come, undecoded, waiting for it.
+        """Return what has come, undecoded, waiting for it; it may hold no output.
 
         Raises:
             TimeoutError: nothing came.
@@ -148,12 +148,11 @@ class _Direct:
         self._direct.type(encoded)
 
     def receive(self) -> list[ClientEvent]:
-        while self._direct.is_more or self._poll.poll(ANSWER_DEADLINE_S * 1000):
-            heard = self._direct.receive()
-            assert heard is not None, "the other end hung up"
-            if heard:
-                return heard
-        raise TimeoutError
+        if not self.wait(ANSWER_DEADLINE_S):
+            raise TimeoutError
+        heard = self._direct.receive()
+        assert heard is not None, "the other end hung up"
+        return heard
 
     def decode(self, received: list[ClientEvent]) -> bytes:
         return b"".join(map(self._output, received))

@@ -142,12 +142,12 @@ def remove_submodule(repository: Repository, worktree: Path) -> None:
     git(worktree, "rm", "-q", "sub")
     git(worktree, "commit", "-q", "-m", "without")
     git(worktree, "push", "-q", "origin", "work")
-    (module,) = modules(repository, "of/some/name")
-    git(worktree, "config", "--file", str(module / "config"), "core.worktree", "../../../gone")
+    settings = module_of(worktree, "of/some/name") / "config"
+    git(worktree, "config", "--file", str(settings), "core.worktree", "../../../gone")
 
 
-def modules(repository: Repository, *names: str) -> list[Path]:
-    return [repository.main / ".git" / "worktrees" / "w" / "modules" / name for name in names]
+def module_of(worktree: Path, name: str = "sub") -> Path:
+    return Path(git(worktree, "rev-parse", "--absolute-git-dir"), "modules", name)
 
 
 def add_submodule(repository: Repository, worktree: Path, *options: str) -> None:
@@ -208,7 +208,7 @@ async def test_a_submodule_inside_one_without_its_folder_counts(
 ) -> None:
     add_submodule(repository, worktree)
     git(worktree, "submodule", "deinit", "-q", "-f", "sub")
-    (module,) = modules(repository, "sub")
+    module = module_of(worktree)
     git(module, "clone", "-q", "--bare", str(repository.remote), str(module / "modules" / "inner"))
     risk = await check(worktree, repository)
     assert [reason.text for reason in risk.reasons] == ["inner: 2 commits of its repository are on no remote"]
@@ -220,7 +220,7 @@ async def test_a_broken_submodule_without_its_folder_is_unknown(
 ) -> None:
     """Git would answer for the repository around it, which is clean."""
     deinitialise_submodule(repository, worktree)
-    (module,) = modules(repository, "sub")
+    module = module_of(worktree)
     (module / left_out).rename(module / "elsewhere")
     assert codes(await check(worktree, repository)) == {"unknown"}
 
