@@ -9,6 +9,7 @@ destroyed is forgotten.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -55,6 +56,14 @@ class Seen:
         return {**shown, "as_of_ms": self.as_of_ms, "unknown": self.unknown}
 
 
+@attrs.frozen
+class Places:
+    """The worktrees of workspaces in use: those to follow, and why each of the others cannot be."""
+
+    targets: Targets = attrs.field(factory=dict)
+    lost: Mapping[Key, str] = attrs.field(factory=dict)
+
+
 class Watching:
     """Follows them. Run `run` in a nursery."""
 
@@ -80,14 +89,16 @@ class Watching:
         """Follow whatever worktrees there are, for ever."""
         self._events.listen(self._wake)
         try:
-            targets: Targets = {}
+            places = Places()
             while True:
                 self._news = trio.Event()
                 found = await self._find()
-                targets = targets if found is None else found
+                if found is not None:
+                    places = found
+                    self._keep_to(places)
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._follow, targets)
-                    await self._until_others(targets)
+                    nursery.start_soon(self._follow, places.targets)
+                    await self._until_others(places)
                     nursery.cancel_scope.cancel()
         finally:
             self._events.unlisten(self._wake)
@@ -95,20 +106,19 @@ class Watching:
     def _wake(self) -> None:
         self._news.set()
 
-    async def _until_others(self, targets: Targets) -> None:
+    async def _until_others(self, places: Places) -> None:
         """Wait until there are other worktrees than these, or it is time to look at all of them again."""
         with trio.move_on_after(AGAIN_S):
             while True:
                 await self._news.wait()
                 await trio.sleep(PAUSE_S)
                 self._news = trio.Event()
-                found = await self._find()
-                if found is not None and found != targets:
+                if await self._find() not in (None, places):
                     return
 
     # -- which -------------------------------------------------------------------------------------
 
-    async def _find(self) -> Targets | None:
+    async def _find(self) -> Places | None:
         """Return the worktrees of workspaces that are in use; None when the index cannot tell."""
         try:
             found = await self._index.read(workspaces.find_all)
@@ -116,22 +126,25 @@ class Watching:
             log.warning("which worktrees there are is not known", error=str(error))
             return None
         active = [one for one in found if one.state is WorkspaceState.ACTIVE]
-        for key in self._seen.keys() - set(map(_key, active)):
-            del self._seen[key]
-            self._retries.pop(key, None)
-        places = await trio.to_thread.run_sync(
+        looks = await trio.to_thread.run_sync(
             lambda: [(one, _gone(one), _is_worktree(one)) for one in active]
         )
-        targets = {}
-        for one, trouble, is_worktree in places:
+        targets, lost = {}, {}
+        for one, trouble, is_worktree in looks:
             key = _key(one)
             if trouble is not None and (key in self._seen or one.common_dir is not None):
-                self._lose(key, trouble)
+                lost[key] = trouble
             elif trouble is None and is_worktree:
                 targets[key] = Path(one.path)
-            else:
-                self._seen.pop(key, None)  # a plain folder
-        return targets
+        return Places(targets, lost)
+
+    def _keep_to(self, places: Places) -> None:
+        """Forget all others. Nothing is followed meanwhile, so no look comes after what is said here."""
+        for key in self._seen.keys() - places.targets.keys() - places.lost.keys():
+            del self._seen[key]
+            self._retries.pop(key, None)
+        for key, why in places.lost.items():
+            self._lose(key, why)
 
     def _lose(self, key: Key, why: str) -> None:
         """Its folder is gone: shown, and told once; nobody looks for it before there is other news."""

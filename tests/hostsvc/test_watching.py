@@ -17,7 +17,7 @@ from hostsvc.model import Key, Workspace
 from hostsvc.owned import PathRole
 from hostsvc.store import workspaces
 from hostsvc.watcher import run_watcher
-from hostsvc.watching import Watching
+from hostsvc.watching import Places, Watching
 from ptyd.protocol.eventlog import EventLog
 from tests.hostsvc.places import serve, workspace
 from tests.hostsvc.store import inline_index
@@ -266,6 +266,38 @@ async def test_a_folder_that_went_before_the_watcher_was_ready_is_given_up(
     index.close()
 
 
+async def test_a_look_that_fails_last_does_not_hide_that_the_folder_is_gone(
+    tmp_path: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look in a thread cannot be given up: it fails after those that it was for have changed."""
+    looks: list[Path] = []
+
+    async def look(git: Git, folder: Path) -> GitState:
+        looks.append(folder)
+        try:
+            await trio.sleep_forever()
+        except trio.Cancelled:
+            raise GitUnknown("its .git leads nowhere") from None
+
+    monkeypatch.setattr(watching, "PAUSE_S", 0.01)
+    monkeypatch.setattr(watching, "read_state", look)
+    place = repository.worktree(tmp_path / "w")
+    index, row = await adopted(tmp_path, place)
+    events = EventLog("tests", lambda: 0)
+    one = Watching(index, Git(), events, lambda: 1)
+    one._seen["w", 1] = watching.Seen()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.run)
+        await trio_wait_until(lambda: bool(looks), what="it is looked at")
+        shutil.rmtree(place)
+        one._wake()
+        await trio_wait_until(lambda: bool(events.after(0, 99)), what="it is given up")
+        await trio.testing.wait_all_tasks_blocked()
+        assert "cannot be seen" in str(one.view(row))
+        nursery.cancel_scope.cancel()
+    index.close()
+
+
 async def test_a_worktree_that_changes_all_the_time_is_looked_at_now_and_then(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -305,9 +337,9 @@ async def test_when_the_last_worktree_goes_there_is_nothing_to_follow(
     one = Watching(index, Git(), EventLog("tests", lambda: 0), lambda: 1)
     followed: list[int] = []
 
-    async def find() -> dict[Key, Path]:
+    async def find() -> Places:
         await trio.lowlevel.checkpoint()
-        return {} if followed else {("w", 1): tmp_path}
+        return Places() if followed else Places({("w", 1): tmp_path})
 
     async def follow(targets: dict[Key, Path]) -> None:
         followed.append(len(targets))
