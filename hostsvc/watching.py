@@ -248,6 +248,6 @@ def _gone(workspace: Workspace) -> str | None:
         found = os.lstat(workspace.path)
     except OSError as error:
         return f"its folder cannot be seen: {error.strerror}"
-    if (found.st_dev, found.st_ino) != (workspace.device, workspace.inode):
+    if found.st_ino != workspace.inode:  # its device may have another number after a boot
         return "another folder is in its place"
     return None

@@ -131,8 +131,8 @@ def test_E10_a_folder_that_is_gone_is_given_up_visibly_and_made_by_nobody(
 # --- by itself -----------------------------------------------------------------------------------
 
 
-async def adopted(tmp_path: Path, place: Path) -> tuple[Index, Workspace]:
-    """An index with one workspace, whose folder this is."""
+async def adopted(tmp_path: Path, place: Path, *, device: int | None = None) -> tuple[Index, Workspace]:
+    """An index with one workspace, whose folder this is; of its own device, or of one with another number."""
     index = inline_index(tmp_path / "state")
     found = place.stat()
     made = await index.write(
@@ -147,7 +147,7 @@ async def adopted(tmp_path: Path, place: Path) -> tuple[Index, Workspace]:
         is_protected=False,
         now_ms=1,
     )
-    await index.write(workspaces.activate, made, {PathRole.FOLDER: (found.st_dev, found.st_ino)})
+    await index.write(workspaces.activate, made, {PathRole.FOLDER: (device or found.st_dev, found.st_ino)})
     [row] = await index.read(workspaces.find_all)
     return index, row
 
@@ -262,6 +262,25 @@ async def test_a_folder_that_went_before_the_watcher_was_ready_is_given_up(
         shutil.rmtree(place)
         one._hear({("w", 1)})
         await trio_wait_until(lambda: "cannot be seen" in str(one.view(row)), what="it is given up")
+        nursery.cancel_scope.cancel()
+    index.close()
+
+
+async def test_it_is_followed_when_its_device_has_another_number(
+    tmp_path: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a boot; another folder in its place is told from it all the same."""
+    monkeypatch.setattr(watching, "PAUSE_S", 0.01)
+    place = repository.worktree(tmp_path / "w")
+    index, row = await adopted(tmp_path, place, device=place.stat().st_dev + 1)
+    one = Watching(index, Git(), EventLog("tests", lambda: 0), lambda: 1)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.run)
+        await trio_wait_until(lambda: (one.view(row) or {}).get("branch") == "work", what="it is seen")
+        place.rename(tmp_path / "elsewhere")
+        place.mkdir()
+        one._wake()
+        await trio_wait_until(lambda: "in its place" in str(one.view(row)), what="it is given up")
         nursery.cancel_scope.cancel()
     index.close()
 
