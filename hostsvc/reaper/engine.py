@@ -54,6 +54,7 @@ class _Running:
 
     origin: str
     id: int
+    at_ms: int
     total: int = 0
     outcomes: list[Pass] = attrs.Factory(list)
 
@@ -145,18 +146,18 @@ class Reaper:
         """
         chosen = [kind for name, kind in self._kinds.items() if kinds is None or name in kinds]
         async with self._alone:
-            names = [kind.name for kind in chosen]
+            names, now_ms = [kind.name for kind in chosen], self._now_ms()
             id_ = await self._index.write(
-                passes.begin, origin=origin, is_dry=is_dry, kinds=names, now_ms=self._now_ms()
+                passes.begin, origin=origin, is_dry=is_dry, kinds=names, now_ms=now_ms
             )
-            self._running = _Running(origin=origin, id=id_)
+            self._running = _Running(origin=origin, id=id_, at_ms=now_ms)
             try:
                 return await self._run(self._running, chosen, is_dry, accepted)
             finally:
                 self._running = None
 
     async def _run(self, running: _Running, kinds: list[Kind], is_dry: bool, accepted: str | None) -> Pass:
-        look = Look(at_ms=self._now_ms(), view=await self._live.view())
+        look = Look(at_ms=running.at_ms, view=await self._live.view())
         found, errors = await self._find(kinds, look, is_dry)
         candidates = [one for findings in found.values() for one in findings.candidates]
         if running.origin == STARTUP:  # a drain: what rows say is done, absence is only observed

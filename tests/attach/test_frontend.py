@@ -17,6 +17,8 @@ from tests.support import stream
 from tests.support.daemon import RuntimeDir
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.unmeasured
+
 LEAVE = b"\x1c"
 
 

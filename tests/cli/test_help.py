@@ -12,6 +12,8 @@ import pytest
 from ptyd.cli.group import COMMANDS, root
 from tests.support.daemon import RuntimeDir
 
+pytestmark = pytest.mark.unmeasured
+
 
 def commands() -> list[tuple[str, click.Command]]:
     context = click.Context(root)

@@ -14,6 +14,8 @@ from ptyd.protocol.errors import Code, PtydError
 from tests.client.proxy import Loss, Proxy
 from tests.support.daemon import RuntimeDir
 
+pytestmark = pytest.mark.unmeasured
+
 
 def test_calls_and_refusals(daemon: RuntimeDir) -> None:
     with BlockingClient.connect(str(daemon.path)) as client:

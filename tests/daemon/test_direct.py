@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -180,10 +181,12 @@ def test_O3_a_slow_reader_gets_an_exact_gap_and_slows_nobody(rpc: Rpc, attach: A
     assert len(slow.gaps) >= 1
 
 
-def test_O4_a_paced_reader_gets_everything(rpc: Rpc, attach: Any) -> None:
-    lines = 100_000
-    session = spawn(rpc, numbered_program(lines), scrollback_bytes=SMALLEST)
+def test_O4_a_paced_reader_gets_everything(rpc: Rpc, attach: Any, tmp_path: Path) -> None:
+    """All that comes after its first credit, that is: what is written as it attaches may be gone by then."""
+    lines, go = 100_000, tmp_path / "go"
+    session = spawn(rpc, numbered_program(lines, go=go), scrollback_bytes=SMALLEST)
     reader = attach(session, since="start", flow="pace")
+    go.touch()
     checker = StreamChecker(reader.reply["offset"])
     while not reader.told("session.end"):
         reader.step()

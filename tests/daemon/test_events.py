@@ -16,6 +16,8 @@ from tests.support.sessions import spawn, spawn_ready, wait_for_end, wait_for_ou
 from tests.support.stream import numbered_program
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.unmeasured
+
 
 class Subscriber:
     """What one subscriber is told, checked for order as it comes."""

@@ -29,6 +29,8 @@ from tests.support.sessions import (
 from tests.support.stream import numbered_program
 from tests.support.waiting import soak, wait_until
 
+pytestmark = pytest.mark.unmeasured
+
 KIB = 1024
 MOST = 64 * KIB  # of one session.input
 QUEUE = 1024 * KIB  # of accepted input per session

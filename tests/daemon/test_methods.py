@@ -19,6 +19,8 @@ from tests.support.rpc import Disconnected, Rpc, RpcError
 from tests.support.sessions import read_all, shell, spawn, spawn_ready, wait_for_end, wait_for_output
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.unmeasured
+
 
 def call(rpc: Rpc, method: str, **params: Any) -> dict[str, Any]:
     """Call, and hold the answer to what the protocol says of it."""

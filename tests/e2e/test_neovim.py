@@ -19,7 +19,10 @@ from tests.support import processes
 from tests.support.daemon import RuntimeDir
 
 NVIM: Final = shutil.which("nvim")
-pytestmark = pytest.mark.skipif(NVIM is None, reason="needs nvim (Debian package neovim)")
+pytestmark = [
+    pytest.mark.skipif(NVIM is None, reason="needs nvim (Debian package neovim)"),
+    pytest.mark.unmeasured,
+]
 
 DEADLINE_S: Final = 30.0
 PRELUDE: Final = """

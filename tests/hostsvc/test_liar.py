@@ -43,6 +43,8 @@ from tests.support.host import HostService
 from tests.support.rpc import RpcError
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.unmeasured
+
 
 @pytest.fixture(scope="module")
 def deceived(shared_runtime: RuntimeDir) -> Iterator[tuple[Liar, HostService]]:

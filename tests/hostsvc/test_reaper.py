@@ -38,6 +38,8 @@ from tests.support.daemon import RuntimeDir
 from tests.support.host import HostService
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.unmeasured
+
 PASSES = 100
 
 

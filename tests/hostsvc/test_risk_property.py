@@ -274,7 +274,7 @@ numbers = iter(range(1_000_000))
 
 @given(acts=st.lists(st.sampled_from(ACTS), max_size=5), is_shallow=st.booleans())
 @settings(
-    max_examples=soak(40, 2000),
+    max_examples=soak(25, 2000),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )

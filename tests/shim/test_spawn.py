@@ -21,6 +21,8 @@ from tests.support.daemon import RuntimeDir
 from tests.support.rpc import Rpc, RpcError
 from tests.support.sessions import read_all, shell, spawn, wait_for_end, wait_for_output
 
+pytestmark = pytest.mark.unmeasured
+
 SOFT_FILES = 300  # lower than any limit that ptyd would raise itself to
 
 
