@@ -32,6 +32,8 @@ pytestmark = pytest.mark.unmeasured
 US = "0123456789abcdef"
 OLD_MS = 1_577_934_245_123
 RUNS = {"kinds": ["runs"]}
+ONE_ENGINE = pytest.mark.parametrize("program", NAMES[:1], indirect=True)
+"""What is the same whatever it is called."""
 
 
 @pytest.fixture(params=NAMES)
@@ -279,6 +281,7 @@ def test_D1_D12_D13_and_D15_a_run_ends_its_containers(engine: Engine, host: Host
     assert not engine.has(late)
 
 
+@ONE_ENGINE
 def test_an_engine_that_refuses_keeps_the_reaper_from_nothing_else(
     program: str, engine: Engine, host: HostService
 ) -> None:
@@ -298,6 +301,7 @@ def test_an_engine_that_refuses_keeps_the_reaper_from_nothing_else(
     wait_until(lambda: host.call("run.get", id="a")["state"] == "ended", what="it can be asked again")
 
 
+@ONE_ENGINE
 def test_D6_to_D11_containers_of_a_run_that_nobody_holds(
     program: str, engine: Engine, host: HostService
 ) -> None:

@@ -295,8 +295,8 @@ async def test_a_look_that_fails_last_does_not_hide_that_the_folder_is_gone(
         looks.append(folder)
         try:
             await trio.sleep_forever()
-        except trio.Cancelled:
-            raise GitUnknown("its .git leads nowhere") from None
+        finally:
+            raise GitUnknown("its .git leads nowhere")
 
     monkeypatch.setattr(watching, "PAUSE_S", 0.01)
     monkeypatch.setattr(watching, "read_state", look)

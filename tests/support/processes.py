@@ -178,6 +178,10 @@ def kill_and_wait(pid: int, deadline_s: float = 5.0) -> None:
         assert select.select([fd], [], [], deadline_s)[0], f"{pid} outlived a SIGKILL"
 
 
+WALKS: Final = 2
+"""Without a find, before nothing is left: one can miss a process that is just being handed on."""
+
+
 class Guard:
     """What was there when a test began, and the end of everything that came later."""
 
@@ -197,11 +201,15 @@ class Guard:
     def settle(self, deadline_s: float) -> list[Process]:
         """Wait for them to end by themselves; return those that did not."""
         ends = time.monotonic() + deadline_s
-        left = self.living()
-        while left and time.monotonic() < ends:
-            _wait_for_any(left, min(0.05, deadline_s))
+        empty_walks = 0
+        while empty_walks < WALKS:
             left = self.living()
-        return left
+            empty_walks = 0 if left else empty_walks + 1
+            if left and time.monotonic() > ends:
+                return left
+            if left:
+                _wait_for_any(left, min(0.05, deadline_s))
+        return []
 
     def end_all(self, deadline_s: float = 10.0) -> list[str]:
         """SIGKILL every process of the test until none is left; return what was still alive.
@@ -212,9 +220,8 @@ class Guard:
         ended: dict[Process, str] = {}
         ends = time.monotonic() + deadline_s
         empty_walks = 0
-        # A walk can miss a process that is just being handed on; the next one has it. Children of
-        # what was killed fall to us, so one that forks without pause runs out of parents.
-        while empty_walks < 2:
+        # Children of what was killed fall to us, so one that forks without pause runs out of parents.
+        while empty_walks < WALKS:
             left = self.living()
             empty_walks = 0 if left else empty_walks + 1
             for process in left:
