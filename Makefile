@@ -48,8 +48,8 @@ ASYNC_RULES := --select=ASYNC1,ASYNC2,ASYNC3,ASYNC900 --startable-in-context-man
 types: setup ## mypy, strict
 	$(BIN)/mypy
 
-# A file's tests stay together, as they share a daemon; more files than there are cores, as they wait a lot.
-AT_ONCE = --numprocesses=$$(($$(nproc) + 2)) --dist=loadfile
+# A file's tests stay together, as they share a daemon; a file more than there are cores, as they wait a lot.
+AT_ONCE = --numprocesses=$$(($$(nproc) + 1)) --dist=loadfile
 
 cover: setup ## the tests with branch coverage, of subprocesses too; the crash cases are left out
 	rm -rf build/coverage && mkdir -p build/coverage

@@ -512,7 +512,7 @@ def test_D16_the_schedule_does_what_the_command_does(host: HostService, holder: 
     by_itself = [
         act
         for one in host.call("passes")["passes"]
-        for act in one["acts"] or ()
+        for act in one.get("acts") or ()  # the next one may be running
         if one["origin"] == "interval" and act["kind"] == "runs"
     ]
     assert [act["outcome"] for act in by_itself] == ["done", "done", "done"]
