@@ -15,6 +15,7 @@ import trio
 from ptyd import paths, procs, records
 from ptyd.daemon import adoption
 from ptyd.daemon.config import Config
+from ptyd.daemon.ended import EndedSessions
 from ptyd.daemon.fences import Fences
 from ptyd.daemon.poller import Poller
 from ptyd.daemon.session import Session
@@ -28,7 +29,6 @@ log = get_logger()
 
 BIRTH_DEADLINE_S = 30.0  # a program on a filesystem that hangs; its session stays `starting` meanwhile
 RING_LOOK_S = 1.0  # how often a ring that outlived its shim is looked at for readers
-LINGERING_SHIMS = 64  # ended sessions whose whole ring is kept readable; the oldest give way
 
 
 def now_ms() -> int:
@@ -58,6 +58,7 @@ class Registry:
         self._events = events
         self._nursery = nursery
         self._boot_id = procs.boot_id()
+        self._ended = EndedSessions()
 
     # -- looking up ------------------------------------------------------------------------------------
 
@@ -198,11 +199,14 @@ class Registry:
 
     async def _settle_end(self, session: Session) -> None:
         """Keep ended sessions within their bounds."""
-        ended = [s for s in self.sessions.values() if not s.is_living]
-        lingering = [s for s in ended if s.is_linked and s is not session]
-        for old in lingering[: max(0, len(lingering) - LINGERING_SHIMS + 1)]:
+        if self.sessions.get(session.id) is not session:
+            return  # it is forgotten already
+        for old in self._ended.add(session):
             self._dismiss(old)
-        self.expire()
+        limit_ms = now_ms() - int(self.config.keep_ended_s * 1000)
+        for old in self._ended.overdue(self.config.keep_ended, limit_ms):
+            self.forget(old)
+        self.fences.expire(lambda session_id: session_id in self.sessions)
 
     def dismiss_ended(self) -> None:
         """Let the shims of all ended sessions leave; what is left to read is what the records keep."""
@@ -217,19 +221,6 @@ class Registry:
         except PtydError:
             return
 
-    def expire(self) -> None:
-        """Forget the ended sessions that are too old or too many."""
-        ended = sorted(
-            (s for s in self.sessions.values() if not s.is_living),
-            key=lambda s: s.fact("ended_at_ms") or 0,
-        )
-        limit = now_ms() - self.config.keep_ended_s * 1000
-        surplus = len(ended) - self.config.keep_ended
-        for index, session in enumerate(ended):
-            if index < surplus or (session.fact("ended_at_ms") or 0) < limit:
-                self.forget(session)
-        self.fences.expire(lambda session_id: session_id in self.sessions)
-
     def forget(self, session: Session) -> None:
         """Drop an ended session: its record, its ring, its shim."""
         self._dismiss(session)
@@ -242,6 +233,7 @@ class Registry:
         """Take a session out of the table: it never ran, or nothing is to be known of it any more."""
         if self.sessions.get(session.id) is session:
             del self.sessions[session.id]
+        self._ended.discard(session)
         session.disconnect()
         session.born.set()
         self._note_progress()
