@@ -9,7 +9,7 @@ from __future__ import annotations
 import select
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import trio
@@ -151,9 +151,10 @@ class Session:
         return len(self.streams) + len(self.direct)
 
     @property
-    def direct(self) -> list[int]:
+    def direct(self) -> Sequence[int]:
         """The numbers of the direct attachments; none once the shim that has them is gone."""
-        return list(self.facts.get("direct") or ()) if self.is_linked else []
+        found: Sequence[int] | None = self._facts.get("direct") if self._link is not None else None
+        return found or ()
 
     @property
     def exit(self) -> dict[str, int] | None:
