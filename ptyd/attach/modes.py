@@ -14,7 +14,7 @@ import re
 from typing import Final
 
 _MODE_SEQUENCE: Final = re.compile(
-    rb"""\x1b(?:
+    rb"""\x1b(?! \[ [0-9;]*+ m )(?:  # a colour, as most are, is told from all of these at once
         \[ \? (?P<private> [0-9;]+ ) (?P<switch> [hl] )
       | \[    (?P<region> [0-9;]* ) r
       | \[ (?P<push> > [0-9]* ) u
