@@ -5,19 +5,18 @@ Also runs alone: `python -m tests.bench.host [--quick]`.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import sqlite3
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Final
 
 import attrs
 
-from tests.bench.private import cut_off, guarded
-from tests.bench.report import Figure, host_figure, percentile, table
+from tests.bench.private import run_part
+from tests.bench.report import Figure, host_figure, percentile
 from tests.bench.usage import process_s
 from tests.support.daemon import RuntimeDir
 from tests.support.host import HostService
@@ -51,16 +50,6 @@ class Sizes:
 
 FULL: Final = Sizes()
 QUICK: Final = Sizes(rounds=3, lists=5, rows=1000, sessions=100, orphans=40, doomed=10)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure the host service only, and print the table."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.host", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a tenth of it, to see that it works")
-    options = parser.parse_args(argv)
-    cut_off()
-    print(table(guarded(lambda runtime: measure(runtime, QUICK if options.quick else FULL), {})))
-    return 0
 
 
 def measure(runtime: RuntimeDir, sizes: Sizes) -> list[Figure]:
@@ -238,4 +227,4 @@ def _measure_drain(host: HostService, sizes: Sizes) -> list[Figure]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_part(__doc__, measure, full=FULL, quick=QUICK))

@@ -5,7 +5,6 @@ Also runs alone: `python -m tests.bench.many [--quick]`.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import sys
 import time
@@ -17,8 +16,8 @@ import attrs
 from tests.bench import attaching, beside, lifecycle, listing
 from tests.bench.crowd import Crowd
 from tests.bench.footprint import Footprint
-from tests.bench.private import cut_off, guarded
-from tests.bench.report import Figure, table
+from tests.bench.private import run_part
+from tests.bench.report import Figure
 from tests.bench.tmux_server import TmuxServer, has_tmux
 from tests.support.daemon import RuntimeDir
 
@@ -59,17 +58,6 @@ QUICK: Final = Sizes(
 )
 
 Step = tuple[str, Callable[[], list[Figure]]]
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure this only, and print the tables."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.many", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a tenth of it, to see that it works")
-    options = parser.parse_args(argv)
-    cut_off()
-    sizes = QUICK if options.quick else FULL
-    print(table(guarded(lambda runtime: measure(runtime, sizes), SETTINGS)))
-    return 0
 
 
 def measure(runtime: RuntimeDir, sizes: Sizes, settings: Mapping[str, str] = SETTINGS) -> list[Figure]:
@@ -116,4 +104,4 @@ def _steps_of_level(crowd: Crowd, footprint: Footprint, sizes: Sizes, *, is_last
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_part(__doc__, measure, full=FULL, quick=QUICK, settings=SETTINGS))

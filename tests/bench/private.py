@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, TypeVar
 
-from tests.bench.report import Figure
+from tests.bench.report import Figure, table
 from tests.support import processes
 from tests.support.daemon import RuntimeDir
 
@@ -17,6 +18,7 @@ PTYD: Final = [
     "import sys; from ptyd.cli import main; sys.argv[0] = 'ptyd'; sys.exit(main())",
 ]
 """The command line, also where it is not installed."""
+T = TypeVar("T")
 STRANGERS: Final = ("PTYD_", "HOSTSVC_", "XDG_RUNTIME_DIR")
 
 
@@ -42,3 +44,26 @@ def guarded(measure: Callable[[RuntimeDir], list[Figure]], settings: Mapping[str
     finally:
         guard.end_all()
         runtime.remove()
+
+
+def run_part(
+    what: str | None,
+    measure: Callable[[RuntimeDir, T], list[Figure]],
+    *,
+    full: T,
+    quick: T,
+    settings: Mapping[str, str] | None = None,
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Measure one part only, by its own command, and print the table.
+
+    Args:
+        what: The docstring of its module.
+    """
+    parser = argparse.ArgumentParser(description=what)
+    parser.add_argument("--quick", action="store_true", help="a tenth of it, to see that it works")
+    options = parser.parse_args(argv)
+    cut_off()
+    sizes = quick if options.quick else full
+    print(table(guarded(lambda runtime: measure(runtime, sizes), settings or {})))
+    return 0

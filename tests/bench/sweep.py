@@ -5,7 +5,6 @@ Also runs alone: `python -m tests.bench.sweep [--quick]`.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import shutil
@@ -14,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,8 +22,8 @@ import trio
 
 from hostsvc.git.command import Git, environment
 from hostsvc.git.risk import check_risk
-from tests.bench.private import cut_off, guarded
-from tests.bench.report import Figure, host_figure, percentile, table
+from tests.bench.private import run_part
+from tests.bench.report import Figure, host_figure, percentile
 from tests.support.daemon import RuntimeDir
 from tests.support.host import HostService
 from tests.support.repos import Repository, git
@@ -57,16 +56,6 @@ class Sizes:
 
 FULL: Final = Sizes()
 QUICK: Final = Sizes(rounds=3, entries=1000, files=5000, worktrees=10, sessions=10, lists=20)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure this only, and print the table."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.sweep", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a tenth of it, to see that it works")
-    options = parser.parse_args(argv)
-    cut_off()
-    print(table(guarded(lambda runtime: measure(runtime, QUICK if options.quick else FULL), {})))
-    return 0
 
 
 def measure(runtime: RuntimeDir, sizes: Sizes) -> list[Figure]:
@@ -278,4 +267,4 @@ def _list_ms(rpc: Rpc) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_part(__doc__, measure, full=FULL, quick=QUICK))
