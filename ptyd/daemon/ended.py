@@ -21,7 +21,7 @@ class EndedSessions:
 
     def __init__(self) -> None:
         self._kept: set[Session] = set()
-        self._oldest: list[tuple[int, int, Session]] = []  # a heap; may hold some that are not kept any more
+        self._oldest: list[tuple[int, int, Session]] = []  # a heap; may hold as many again that are forgotten
         self._numbers = itertools.count()
         self._lingering: list[Session] = []
 
@@ -37,6 +37,9 @@ class EndedSessions:
     def discard(self, session: Session) -> None:
         """Forget one; harmless if it is not here."""
         self._kept.discard(session)
+        if len(self._oldest) > 2 * len(self._kept) + LINGERING_SHIMS:
+            self._oldest = [entry for entry in self._oldest if entry[2] in self._kept]
+            heapq.heapify(self._oldest)
 
     def overdue(self, most: int, limit_ms: int) -> Iterator[Session]:
         """Take out, oldest first, those beyond `most` and those that ended before `limit_ms`."""

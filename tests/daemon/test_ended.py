@@ -64,6 +64,16 @@ def test_one_that_is_forgotten_counts_no_more() -> None:
     assert times(list(ended.overdue(0, 0))) == [20]
 
 
+def test_what_is_forgotten_takes_no_room_although_an_older_one_stays() -> None:
+    ended = entered(1)
+    for at in range(2, 2000):
+        gone = session(at, is_linked=False)
+        ended.add(gone)
+        ended.discard(gone)
+        assert len(ended._oldest) <= 2 + LINGERING_SHIMS
+    assert times(list(ended.overdue(0, 0))) == [1]
+
+
 def test_the_oldest_shims_leave_and_only_as_many_as_have_to() -> None:
     ended = EndedSessions()
     kept = [session(at) for at in range(LINGERING_SHIMS)]
