@@ -216,17 +216,29 @@ class RuntimeDir:
             AssertionError: it was asked and did not leave in time.
         """
         zygote_pid, daemon_pid = self.find_zygote_pid(), self.find_daemon_pid()
+        if not self._ask_to_stop():
+            return False
+        left = [pid for pid in (daemon_pid, zygote_pid) if pid is not None]
+
+        def have_left() -> bool:
+            if not any(processes.alive(pid) for pid in left):
+                return True
+            # Who was looking for a daemon when it stopped gets the next one: a client of a test that
+            # killed daemons may have been, and be gone by now.
+            if self.was_wrecked and self.find_daemon_pid() not in (None, daemon_pid):
+                self._ask_to_stop()
+            return False
+
+        wait_until(have_left, STOP_DEADLINE_S, f"daemon and zygote {left} leave after daemon.stop")
+        return True
+
+    def _ask_to_stop(self) -> bool:
+        """Have the daemon kill its sessions and stop; False when nobody serves."""
         try:
             with self.connect() as rpc, contextlib.suppress(Disconnected):
                 rpc.call("daemon.stop", kill=True, deadline_s=STOP_DEADLINE_S)
         except OSError:
             return False
-        left = [pid for pid in (daemon_pid, zygote_pid) if pid is not None]
-        wait_until(
-            lambda: not any(processes.alive(pid) for pid in left),
-            STOP_DEADLINE_S,
-            f"daemon and zygote {left} leave after daemon.stop",
-        )
         return True
 
     def remove(self) -> None:
