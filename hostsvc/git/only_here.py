@@ -62,16 +62,12 @@ async def find_in_modules(
         if deepest <= 0:
             raise GitUnknown("it has submodules inside submodules, too deep to look")
         meant = text(await git.run(str(git_dir), _NOWHERE, "rev-parse", "--absolute-git-dir"))
-        if not _is_same(meant, git_dir):
+        if not await trio.to_thread.run_sync(os.path.samefile, meant, git_dir):
             raise GitUnknown("git answers for another repository around a submodule's")
         place = Place(folder=git_dir, git_dir=git_dir, common_dir=git_dir)
         found += [(git_dir, one) for one in await find_only_here(git, place, _NOWHERE)]
         found += await find_in_modules(git, git_dir, (), deepest - 1)
     return found
-
-
-def _is_same(path: str, folder: Path) -> bool:
-    return os.path.samefile(path, folder)
 
 
 def _modules(git_dir: Path) -> list[Path]:

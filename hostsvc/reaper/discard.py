@@ -133,7 +133,8 @@ async def finish(index: Index, can: TrashCan, entry_id: str) -> Mapping[str, obj
     if entry is None or not await trio.to_thread.run_sync(is_half_done, entry):
         raise Skipped("it is done by now")
     try:
-        await can.put_again(entry)
+        with can.alone(entry_id):
+            await can.put_again(entry)
     except PathRefused as error:
         raise PtydError(Code.PATH_REFUSED, str(error)) from error
     return {"trash": entry_id}

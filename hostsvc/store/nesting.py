@@ -27,25 +27,20 @@ class Leaving(Exception):
         self.by = by
 
 
-def find_inside(db: Database, paths: Sequence[str], besides: tuple[str, int]) -> list[str]:
-    """Return the ids of the workspaces that are there at or below some paths, but for this one."""
+def check_uninhabited(db: Database, paths: Sequence[str], besides: tuple[str, int]) -> None:
+    """Refuse what would take others along: workspaces that are there at or below some paths, but this one.
+
+    Raises:
+        Inhabited: it would.
+    """
     found = db.execute(
         "SELECT DISTINCT w.id FROM workspaces AS w, json_each(?) AS p WHERE w.state <> 'deleted'"
         " AND NOT (w.id = ? AND w.generation = ?)"
         " AND (w.path = p.value OR substr(w.path, 1, length(p.value) + 1) = p.value || '/') ORDER BY w.id",
         [to_json(list(paths)), *besides],
-    )
-    return [row[0] for row in found.fetchall()]
-
-
-def check_uninhabited(db: Database, paths: Sequence[str], besides: tuple[str, int]) -> None:
-    """Refuse what would take others along.
-
-    Raises:
-        Inhabited: it would.
-    """
-    if found := find_inside(db, paths, besides):
-        raise Inhabited(found)
+    ).fetchall()
+    if found:
+        raise Inhabited([row[0] for row in found])
 
 
 def check_stays(db: Database, paths: Sequence[str], *, restoring: str | None) -> None:

@@ -31,8 +31,9 @@ class EndedSessions:
         at_ms = session.fact("ended_at_ms") or 0
         heapq.heappush(self._oldest, (at_ms, next(self._numbers), session))
         lingering = [one for one in self._lingering if one.is_linked]
-        self._lingering = [*lingering, session][-LINGERING_SHIMS:]
-        return lingering[: 1 - LINGERING_SHIMS] if len(lingering) >= LINGERING_SHIMS else []
+        surplus = max(0, len(lingering) + 1 - LINGERING_SHIMS)
+        self._lingering = [*lingering[surplus:], session]
+        return lingering[:surplus]
 
     def discard(self, session: Session) -> None:
         """Forget one; harmless if it is not here."""
