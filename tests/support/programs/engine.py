@@ -34,27 +34,38 @@ def main(directory: Path, program: str, words: list[str]) -> int:
     elif verb == "ps":
         listed(directory, words)
     elif verb == "inspect":
-        found = [directory / f"{id_}.json" for id_ in words[3:]]
-        print(json.dumps([json.loads(one.read_text()) for one in found if one.exists()]))
-        return 0 if all(one.exists() for one in found) else 1
+        found = [read(directory / f"{id_}.json") for id_ in words[3:]]
+        print(json.dumps([one for one in found if one is not None]))
+        return 1 if None in found else 0
     elif verb == "rm":
         if words[-1] in faults.get("stuck", []):
             return int(faults.get("rm_status", 0))
-        path = directory / f"{words[-1]}.json"
-        if not path.exists():
+        try:
+            (directory / f"{words[-1]}.json").unlink()
+        except FileNotFoundError:
             return 1
-        path.unlink()
     return 0
 
 
 def listed(directory: Path, words: list[str]) -> None:
     filters = [words[at + 1] for at, word in enumerate(words) if word == "--filter"]
     for path in sorted(directory.glob("?" * 64 + ".json")):
-        shown = json.loads(path.read_text())
+        shown = read(path)
+        if shown is None:
+            continue
         labels = shown["Config"]["Labels"] or {}
         pairs = {f"label={key}={value}" for key, value in labels.items()}
         if set(filters) <= pairs | {f"label={key}" for key in labels} | {f"id={shown['Id']}"}:
             print(shown["Id"])
+
+
+def read(path: Path) -> dict[str, Any] | None:
+    """Return what a container is; None for one that another call has removed by now."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    return found
 
 
 if __name__ == "__main__":
