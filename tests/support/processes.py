@@ -103,9 +103,10 @@ def command(pid: int) -> str:
 def children(pid: int) -> list[int]:
     """Return the direct children of all threads of `pid`, zombies included."""
     found: list[int] = []
-    for thread in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            found += map(int, thread.read_text().split())
+    with contextlib.suppress(OSError):  # it may go at any moment
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with contextlib.suppress(OSError):
+                found += map(int, Path(f"/proc/{pid}/task/{thread}/children").read_text().split())
     return found
 
 
