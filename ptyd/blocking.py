@@ -115,10 +115,20 @@ class BlockingClient:
         """
         from ptyd import paths
 
-        self.close()
         with launch_errors():
             path = paths.runtime_path(self._path)
-            start = self._start and not self._was_stopped
+        start = self._start and not self._was_stopped
+        try:
+            self._connect_once(path, start, deadline_s)
+        except ConnectionLost:  # as of a daemon that is just leaving
+            try:
+                self._connect_once(path, start, deadline_s)
+            except ConnectionLost as lost:
+                raise PtydError(Code.UNREACHABLE, f"the daemon hung up at once: {lost}") from lost
+
+    def _connect_once(self, path: str, start: bool, deadline_s: float) -> None:
+        self.close()
+        with launch_errors():
             self._socket = self._service.connect(path, start, deadline_s)
         self._was_stopped = False
         self._protocol = ClientConnection()
@@ -126,10 +136,7 @@ class BlockingClient:
         self._notifications.clear()
         try:
             self.hello = self._exchange("hello", hello_params(self._name), deadline_s)
-        except ConnectionLost as lost:
-            self.close()
-            raise PtydError(Code.UNREACHABLE, f"the daemon hung up at once: {lost}") from lost
-        except PtydError:
+        except BaseException:
             self.close()
             raise
 

@@ -135,24 +135,36 @@ class Dialer:
         return self._stopped
 
     async def dial(self) -> Wire:
-        """Connect and say hello, once.
+        """Connect and say hello; once more where it is hung up on, as a daemon does that is just leaving.
 
         Raises:
             PtydError: unreachable, nested, busy, or the daemon's refusal of this client.
         """
+        may_start = self._start and not self._stopped
+        try:
+            wire = await self._dial_once(may_start)
+        except WireLost:
+            try:
+                wire = await self._dial_once(may_start)
+            except WireLost as error:
+                raise PtydError(Code.UNREACHABLE, f"the daemon hung up at once: {error}") from error
+        self._stopped = False
+        return wire
+
+    async def _dial_once(self, may_start: bool) -> Wire:
         with launch_errors():
-            connected = await _connect_in_thread(self.path, self._start and not self._stopped)
+            connected = await _connect_in_thread(self.path, may_start)
         wire = Wire(trio.SocketStream(trio.socket.from_stdlib_socket(connected)))
         try:
             with trio.fail_after(ANSWER_DEADLINE_S):
                 wire.hello, _ = await wire.exchange("hello", hello_params(self._name))
-        except (trio.TooSlowError, WireLost) as error:
+        except trio.TooSlowError as error:
             wire.close()
-            raise _unreachable(error) from error
+            text = f"the daemon accepted but said nothing for {ANSWER_DEADLINE_S:g} s (see: ptyd doctor)"
+            raise PtydError(Code.BUSY, text) from error
         except BaseException:
             wire.close()
             raise
-        self._stopped = False
         return wire
 
     async def redial(self, deadline_s: float) -> Wire:
@@ -172,13 +184,6 @@ class Dialer:
                     raise
             await trio.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
-
-
-def _unreachable(error: trio.TooSlowError | WireLost) -> PtydError:
-    if isinstance(error, trio.TooSlowError):
-        text = f"the daemon accepted but said nothing for {ANSWER_DEADLINE_S:g} s (see: ptyd doctor)"
-        return PtydError(Code.BUSY, text)
-    return PtydError(Code.UNREACHABLE, f"the daemon hung up at once: {error}")
 
 
 async def _connect_in_thread(path: str, start: bool) -> socket.socket:

@@ -134,6 +134,16 @@ async def test_hang_up_at_hello_is_unreachable(tmp_path: Path) -> None:
         assert raised.value.code is Code.UNREACHABLE
 
 
+async def test_hang_up_of_a_daemon_that_was_just_leaving_is_not_the_last_word(tmp_path: Path) -> None:
+    answers = itertools.cycle([HANG_UP, {"daemon_id": "next", "pid": 1}])
+    with ScriptedDaemon(tmp_path / "r", {"hello": lambda params: (next(answers), [])}) as daemon:
+        async with open_client(daemon.path, start=False) as client:
+            assert client.hello["daemon_id"] == "next"
+        with BlockingClient.connect(daemon.path, False) as blocking:
+            assert blocking.hello["daemon_id"] == "next"
+        assert [method for method, _ in daemon.calls] == ["hello"] * 4
+
+
 async def test_refused_hello_says_why(tmp_path: Path) -> None:
     with ScriptedDaemon(
         tmp_path / "r", {"hello": lambda params: refusal("too_many_clients", "1024")}
