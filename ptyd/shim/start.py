@@ -90,13 +90,16 @@ def _run_background(runtime: paths.Runtime) -> int:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if os.fork():
         theirs.close()
-        return _report(_wait_for_answer(ours) or {"error": "the zygote died at once; see daemon.log"})
+        # For longer than the other one waits, who says why.
+        answer = _wait_for_answer(ours, START_DEADLINE_S + 2 * RACE_S)
+        return _report(answer or {"error": "the zygote died at once; see daemon.log"})
     ours.close()
     os.setsid()
     os.chdir("/")
     answer = _take_lock(runtime)
     if answer is not None:
-        theirs.send(json.dumps(answer).encode())
+        with contextlib.suppress(OSError):  # whoever wanted to know may have been ended meanwhile
+            theirs.send(json.dumps(answer).encode())
         return 0
     _detach_output(runtime)
     return serve(runtime, False, theirs)
@@ -120,9 +123,9 @@ def _report(answer: dict[str, object]) -> int:
 Answer = dict[str, object]
 
 
-def _wait_for_answer(sock: socket.socket) -> Answer | None:
-    """Return what the zygote says of its daemon; None when it ends without a word."""
-    sock.settimeout(START_DEADLINE_S)
+def _wait_for_answer(sock: socket.socket, deadline_s: float) -> Answer | None:
+    """Return what the zygote says of its daemon; None when it ends, or the deadline comes, without a word."""
+    sock.settimeout(deadline_s)
     try:
         answer: Answer = json.loads(sock.recv(65536))
     except (OSError, ValueError):
@@ -137,7 +140,7 @@ def _ask_running(runtime: paths.Runtime) -> Answer | None:
             sock.connect(runtime.address(paths.ZYGOTE_SOCKET))
         except OSError:
             return None
-        return _wait_for_answer(sock)
+        return _wait_for_answer(sock, START_DEADLINE_S)
 
 
 def _mute(runtime: paths.Runtime) -> Answer:
