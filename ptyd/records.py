@@ -7,7 +7,7 @@ decides anything and never guesses: a file that cannot be read is reported as su
 
 Who writes what, so that no lock is needed:
   - `ID.json` is created by the shim with link(2), which fails when it exists, *before* the program is
-    forked; after that only the same shim replaces it (the zygote, once that shim is gone). The daemon
+    exec'd; after that only the same shim replaces it (the zygote, once that shim is gone). The daemon
     removes it, and only when it shows an end.
   - `ID.fence` is written by the daemon alone (there is one, by flock) and its generation only rises.
   - `ID.birth` is made by the daemon before it asks for a shim, and locked with flock(2) for as long as
@@ -55,18 +55,37 @@ class Fence(NamedTuple):
     at_ms: int
 
 
-def create_birth(dir_fd: int, session_id: str, fields: Mapping[str, Any]) -> None:
-    """Create the birth record.
+def draft_birth(dir_fd: int, session_id: str, shim_pid: int, birth: Fields, begun: Fields) -> None:
+    """Write the birth record, and the one that follows it, where nobody looks: the shim publishes both.
+
+    Raises:
+        OSError: ENOSPC and its like.
+    """
+    for draft, fields in zip(_birth_drafts(session_id, shim_pid), (birth, begun), strict=True):
+        _write_draft(dir_fd, draft, fields)
+
+
+def publish_birth(dir_fd: int, session_id: str) -> None:
+    """Make the birth record that was drafted for the calling shim the session's.
 
     Raises:
         FileExistsError: the id has a record already, living or ended.
-        OSError: ENOSPC and its like; nothing is left behind.
     """
-    draft = _write_draft(dir_fd, session_id, fields)
-    try:
-        os.link(draft, session_id + RECORD_SUFFIX, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
-    finally:
-        os.unlink(draft, dir_fd=dir_fd)
+    draft, _ = _birth_drafts(session_id, os.getpid())
+    os.link(draft, session_id + RECORD_SUFFIX, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+    os.unlink(draft, dir_fd=dir_fd)
+
+
+def publish_begun(dir_fd: int, session_id: str) -> None:
+    """Replace the birth record by the one that names the leader, whose program runs."""
+    _, draft = _birth_drafts(session_id, os.getpid())
+    os.rename(draft, session_id + RECORD_SUFFIX, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+
+
+def drop_drafts(dir_fd: int, session_id: str, pid: int) -> None:
+    """Remove what a process that is dead, or has given up, was about to publish."""
+    for draft in _birth_drafts(session_id, pid):
+        remove(dir_fd, draft)
 
 
 def open_birth(dir_fd: int, session_id: str) -> int:
@@ -110,7 +129,8 @@ def is_birth_pending(dir_fd: int, session_id: str) -> bool:
 
 def replace_record(dir_fd: int, session_id: str, fields: Mapping[str, Any]) -> None:
     """Replace the record by a newer one, whole or not at all."""
-    draft = _write_draft(dir_fd, session_id, fields)
+    draft = _draft_name(session_id, os.getpid())
+    _write_draft(dir_fd, draft, fields)
     os.rename(draft, session_id + RECORD_SUFFIX, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
 
 
@@ -145,7 +165,8 @@ def record_tail(fields: Mapping[str, Any]) -> bytes:
 
 def write_fence(dir_fd: int, session_id: str, fence: Fence) -> None:
     """Write the fence; the caller sees to it that its generation only rises."""
-    draft = _write_draft(dir_fd, session_id, fence._asdict())
+    draft = _draft_name(session_id, os.getpid())
+    _write_draft(dir_fd, draft, fence._asdict())
     os.rename(draft, session_id + FENCE_SUFFIX, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
 
 
@@ -190,7 +211,7 @@ def list_sessions(dir_fd: int) -> Listing:
 
 def tidy_up_after(dir_fd: int, session_id: str, pid: int) -> None:
     """Remove what a dead shim was about to finish."""
-    remove(dir_fd, _draft_name(session_id, pid))
+    drop_drafts(dir_fd, session_id, pid)
     with contextlib.suppress(OSError):  # no descriptor left: whoever looks next will do it
         is_birth_pending(dir_fd, session_id)
 
@@ -205,8 +226,11 @@ def _draft_name(session_id: str, pid: int) -> str:
     return f".{session_id}.{pid}"
 
 
-def _write_draft(dir_fd: int, session_id: str, fields: Mapping[str, Any]) -> str:
-    draft = _draft_name(session_id, os.getpid())
+def _birth_drafts(session_id: str, shim_pid: int) -> tuple[str, str]:
+    return _draft_name(session_id, shim_pid), _draft_name(f"{session_id}.begun", shim_pid)
+
+
+def _write_draft(dir_fd: int, draft: str, fields: Mapping[str, Any]) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(draft, flags, 0o600, dir_fd=dir_fd)
     try:
@@ -216,11 +240,10 @@ def _write_draft(dir_fd: int, session_id: str, fields: Mapping[str, Any]) -> str
         raise
     finally:
         os.close(fd)
-    return draft
 
 
 def _write_whole(fd: int, data: bytes) -> None:
-    """Write all of it, without a file object: what a shim's birth touches is the shim's memory for life."""
+    """Write all of it, without a file object: what a shim touches is its own memory for life."""
     while data:
         data = data[os.write(fd, data) :]
 

@@ -13,6 +13,7 @@ import os
 import select
 import signal
 import time
+from typing import NamedTuple
 
 from ptyd import procs, records
 from ptyd.datagrams import (
@@ -33,14 +34,39 @@ from ptyd.shim.ending import Ending, KillResult, count_processes, describe_foreg
 from ptyd.shim.kill import signal_all
 from ptyd.shim.link import Link
 from ptyd.shim.links import Links
-from ptyd.shim.spawn import Program, SpawnSpec
+from ptyd.shim.spawn import Program
 from ptyd.shim.terminal import PTY_BYTES, Terminal
 
 SOCKET_LOOK_S = 60.0  # how often a shim without a daemon looks whether its socket file is still there
 RECORD_RETRY_S = 1.0  # an exit record that could not be written (disk full) is tried again this often
 LONGEST_WAIT_S = 3600.0  # epoll takes no more milliseconds than an int holds
 LEADER_EXIT_GRACE_S = 1.0  # of the kill that on_leader_exit asks for
+TOLD = ("id", "generation", "shim_pid", "shim_start", "boot_id", "pid", "pid_start", "rows", "cols")
+"""Of the record, to whoever links to us."""
 DAEMON = "daemon"  # who asks for a limit on behalf of all its clients
+
+
+class Beginning(NamedTuple):
+    """What a session begins with."""
+
+    record: Body
+    facts: Body
+    first_state: bytes
+    """The facts, as they are told to who asked for the session."""
+
+
+def beginning_of(record: Body) -> Beginning:
+    """Return what the session of this birth record begins with."""
+    facts = {
+        "version": VERSION,
+        **{key: record[key] for key in TOLD},
+        "exit": None,
+        "exit_offset": None,
+        "killing": False,
+        "ended": False,
+        "direct": [],
+    }
+    return Beginning(record, facts, pack_json(Kind.STATE, facts))
 
 
 class Shim:
@@ -49,52 +75,33 @@ class Shim:
     def __init__(
         self,
         sessions_fd: int,
-        spec: SpawnSpec,
-        birth: Body,
+        beginning: Beginning,
         memory_fd: int,
         ring: RingWriter,
         program: Program,
         link: Link,
     ) -> None:
         self._sessions_fd = sessions_fd
-        self._spec = spec
-        self._record = birth
+        self._record, self._facts, first_state = beginning
+        self._id = self._record["id"]
         self._memory_fd = memory_fd
         self._epoll = select.epoll()
         self._terminal = Terminal(program, ring, self._epoll)
-        self._ending = Ending(program.pid)
-        stat = procs.read_stat(program.pid)
-        self._facts: Body = {
-            "version": VERSION,
-            "id": spec.id,
-            "generation": spec.generation,
-            **{key: birth[key] for key in ("shim_pid", "shim_start", "boot_id")},
-            "pid": program.pid,
-            "pid_start": stat.start_ticks if stat else 0,
-            "rows": spec.rows,
-            "cols": spec.cols,
-            "exit": None,
-            "exit_offset": None,
-            "killing": False,
-            "ended": False,
-            "direct": [],
-        }
+        self._ending = Ending(self._record["pid"])
         self._kill_askers: list[tuple[Link, int]] = []
         self._rest_until: int | None = None
         self._result: KillResult | None = None
         self._record_due_at: float | None = None
         self._leave_at: float | None = None
         self._socket_look_at = time.monotonic() + SOCKET_LOOK_S
-        self._links = Links(sessions_fd, spec.id, self._epoll, self._obey, self._link_gone)
+        self._links = Links(sessions_fd, self._id, self._epoll, self._obey, self._link_gone)
         self._direct = DirectEnds(
             self._epoll, self._terminal, lambda: self._facts, self._resize_and_tell, self._direct_changed
         )
         self._children_fd = child_wakeups()
         self._epoll.register(self._children_fd, select.EPOLLIN)
-        # Before anybody is told: should we be killed next, the record names the leader.
-        self._update_record({"pid": self._facts["pid"], "pid_start": self._facts["pid_start"]})
         self._links.add(link)
-        self._send_state(link)
+        self._links.send(link, first_state, (memory_fd,))
 
     # -- the loop --------------------------------------------------------------------------------------
 
@@ -191,7 +198,7 @@ class Shim:
             return  # the end follows at once, and tells this too
         self._update_record({"exit": self._ending.exit})
         self._tell_state()
-        if self._spec.on_leader_exit == "kill":
+        if self._record["on_leader_exit"] == "kill":
             self._begin_kill(now, LEADER_EXIT_GRACE_S, False)
 
     def _begin_kill(self, now: float, grace_s: float, force: bool) -> None:
@@ -254,12 +261,12 @@ class Shim:
         fields = {**self._record, **{key: self._facts[key] for key in keys}, "ended": True}
         tail = self._terminal.ring.tail(records.TAIL_BYTES)
         try:
-            records.write_exit(self._sessions_fd, self._spec.id, fields, tail)
+            records.write_exit(self._sessions_fd, self._id, fields, tail)
         except OSError:
             self._record_due_at = now + RECORD_RETRY_S
             return
         self._record_due_at = None
-        self._leave_at = now + self._spec.ring_linger_s
+        self._leave_at = now + self._record["ring_linger_s"]
         self._tell_state()
         self._answer_kill("killed" if self._result else "already_exited")
         self._terminal.hang_up()
@@ -274,7 +281,7 @@ class Shim:
     def _update_record(self, fields: Body) -> None:
         self._record = {**self._record, **fields}
         with contextlib.suppress(OSError):  # the birth record stands; the exit record repeats all of it
-            records.replace_record(self._sessions_fd, self._spec.id, self._record)
+            records.replace_record(self._sessions_fd, self._id, self._record)
 
     # -- what is asked ---------------------------------------------------------------------------------
 
@@ -365,7 +372,7 @@ class Shim:
                 return {"signalled": self._signal(int(ask["signal"]), ask["to"])}
             case "update":
                 updated = {**self._record, "name": ask["name"], "labels": ask["labels"]}
-                records.replace_record(self._sessions_fd, self._spec.id, updated)
+                records.replace_record(self._sessions_fd, self._id, updated)
                 self._record = updated
             case "look":
                 foreground = describe_foreground(self._terminal.foreground_pgid())
@@ -393,8 +400,7 @@ class Shim:
 
 
 def child_wakeups() -> int:
-    """Return a descriptor that turns readable when a child changes state."""
+    """Return a descriptor that turns readable when a child changes state; SIGCHLD must have a handler."""
     reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     return reader

@@ -1,9 +1,9 @@
 """Forking the program: a fresh PTY, a clean child, and an error that names the step that failed.
 
 Owns the only use of ptyprocess, and uses it only to spawn and to set the window size. Everything that
-can fail in the child happens inside ptyprocess's one guarded place, `preexec_fn`: an exception anywhere
-else in the child would unwind the parent's stack in the wrong process. The program is exec'd there too,
-because ptyprocess would look it up on *our* PATH and rewrite its argv[0].
+can fail in the child happens inside ptyprocess's one guarded place, `preexec_fn`, and never leaves it: an
+exception anywhere else in the child would unwind the parent's stack in the wrong process. The program is
+exec'd there too, because ptyprocess would look it up on *our* PATH and rewrite its argv[0].
 
 ptyprocess kills the child when its object is collected, so the object is kept for life.
 
@@ -21,8 +21,8 @@ import signal
 import stat
 import sys
 import termios
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple, NoReturn
 
 from ptyprocess import PtyProcess
 
@@ -69,60 +69,42 @@ class SpawnFailed(Exception):
 
 
 class Program(NamedTuple):
-    """A running program and the shim's two ends of its PTY."""
+    """A program, or who is to become one, and the shim's two ends of its PTY."""
 
     process: PtyProcess
     master_fd: int
     slave_fd: int
 
-    @property
-    def pid(self) -> int:
-        return int(self.process.pid)
-
     def resize(self, rows: int, cols: int) -> None:
         self.process.setwinsize(rows, cols)
 
 
-class _ChildFailed(Exception):
-    """Travels through ptyprocess's pipe as text: CODE|MESSAGE."""
+def fork_in_pty(be_child: Callable[[], NoReturn], keep_fds: Collection[int]) -> Program:
+    """Fork a process in a new PTY that leads it, has only these descriptors beside 0 to 2, and is the child.
 
-
-def fork_program(
-    spec: SpawnSpec, keep_fds: list[int], soft_files: int, before_exec: Callable[[], str | None]
-) -> Program:
-    """Fork the program in a new PTY.
-
-    Args:
-        spec: What to run; validated, so that no NUL and no odd size can raise in the child.
-        keep_fds: Descriptors that `before_exec` needs; they close on exec.
-        soft_files: The RLIMIT_NOFILE to give the program: a raised one breaks select(2) in old ones.
-        before_exec: Called last in the child; returns a reason to refuse, or None.
+    It comes back as soon as the child has closed every other descriptor: ptyprocess waits for that.
 
     Raises:
-        SpawnFailed: it did not start, with the step that failed.
+        SpawnFailed: there is no PTY or no process to be had.
     """
     parent = os.getpid()
-
-    def start() -> None:
-        try:
-            _prepare_child(spec, soft_files)
-            if reason := before_exec():
-                raise _ChildFailed(f"fenced|{reason}")
-            _exec(spec)
-        except OSError as err:
-            raise _ChildFailed(f"spawn_failed|{err.strerror}") from err
-
     try:
-        process = PtyProcess.spawn(
-            [sys.executable], preexec_fn=start, dimensions=(spec.rows, spec.cols), pass_fds=keep_fds
-        )
+        process = PtyProcess.spawn([sys.executable], preexec_fn=be_child, pass_fds=keep_fds)
     except BaseException as err:
         if os.getpid() != parent:
             os._exit(127)  # never unwind the shim's stack in the child
-        raise _spawn_failed(err) from err  # noqa: ASYNC104 - there is no trio in a shim
+        raise SpawnFailed("spawn_failed", f"cannot fork: {err}") from err  # noqa: ASYNC104 - no trio here
     os.set_blocking(process.fd, False)
     os.set_inheritable(process.fd, False)
     return Program(process, process.fd, open_slave(process.fd))
+
+
+def close_all_but(keep: set[int]) -> None:
+    """Close every descriptor from 3 on but these, of which none is below."""
+    low = 3
+    for fd in [*sorted(keep), os.sysconf("SC_OPEN_MAX")]:
+        os.closerange(low, fd)
+        low = fd + 1
 
 
 def open_slave(master_fd: int) -> int:
@@ -131,9 +113,24 @@ def open_slave(master_fd: int) -> int:
     return fcntl.ioctl(master_fd, _TIOCGPTPEER, flags)
 
 
-def _spawn_failed(err: BaseException) -> SpawnFailed:
-    code, bar, message = str(err).partition("|")
-    return SpawnFailed(code, message) if bar else SpawnFailed("spawn_failed", f"cannot fork: {err}")
+def become(spec: SpawnSpec, soft_files: int, before_exec: Callable[[], str | None]) -> NoReturn:
+    """Turn the calling process, which leads a PTY, into the program.
+
+    Args:
+        spec: What to run; validated, so that it has no NUL and no odd size.
+        soft_files: The RLIMIT_NOFILE to give it: a raised one breaks select(2) in old programs.
+        before_exec: Called last; returns a reason to refuse, or None.
+
+    Raises:
+        SpawnFailed: it cannot be, with the step that failed.
+    """
+    try:
+        _prepare_child(spec, soft_files)
+    except OSError as err:
+        raise SpawnFailed("spawn_failed", str(err.strerror)) from err
+    if reason := before_exec():
+        raise SpawnFailed("fenced", reason)
+    _exec(spec)
 
 
 def _prepare_child(spec: SpawnSpec, soft_files: int) -> None:
@@ -144,16 +141,17 @@ def _prepare_child(spec: SpawnSpec, soft_files: int) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft_files, hard))
     os.umask(0o022)
+    termios.tcsetwinsize(0, (spec.rows, spec.cols))
     attributes = termios.tcgetattr(0)
     attributes[0] |= _IUTF8
     termios.tcsetattr(0, termios.TCSANOW, attributes)
     try:
         os.chdir(spec.cwd)
     except OSError as err:
-        raise _ChildFailed(f"cwd_unavailable|{spec.cwd!a}: {err.strerror}") from err
+        raise SpawnFailed("cwd_unavailable", f"{spec.cwd!a}: {err.strerror}") from err
 
 
-def _exec(spec: SpawnSpec) -> None:
+def _exec(spec: SpawnSpec) -> NoReturn:
     argv = [os.fsencode(word) for word in spec.argv]
     env = {os.fsencode(key): os.fsencode(value) for key, value in spec.env.items()}
     denied = None
@@ -168,9 +166,9 @@ def _exec(spec: SpawnSpec) -> None:
             if err.errno not in (errno.EACCES, errno.EISDIR):
                 break
     if denied is None:
-        raise _ChildFailed(f"program_not_found|{spec.argv[0]!a} is not on the session's PATH")
+        raise SpawnFailed("program_not_found", f"{spec.argv[0]!a} is not on the session's PATH")
     code = "spawn_failed" if denied.errno in (errno.E2BIG, errno.ENOMEM) else "program_not_executable"
-    raise _ChildFailed(f"{code}|{spec.argv[0]!a}: {denied.strerror}")
+    raise SpawnFailed(code, f"{spec.argv[0]!a}: {denied.strerror}")
 
 
 def _refuse_directory(path: str) -> None:

@@ -27,6 +27,7 @@ from ptyd.shim.ending import WALL, Exit, exit_from_status
 from ptyd.shim.keeper import Ask, Keeper
 from ptyd.shim.orphans import OrphanKill, Orphans, Ward
 from ptyd.shim.shim import RECORD_RETRY_S, child_wakeups
+from ptyd.shim.spawn import close_all_but
 
 KILL_LOOK_S = 0.05  # how often an orphan kill looks again when no death wakes it
 
@@ -125,7 +126,7 @@ class Zygote:
             self._keeper.tell({"did": "failed", "seq": seq, "message": f"cannot fork a shim: {err.strerror}"})
             return
         if pid == 0:
-            _become_shim(self._runtime.sessions_fd, fds, self._soft_files)
+            _become_shim(self._runtime.sessions_fd, session_id, fds, self._soft_files)
         self._shims[pid] = session_id
 
     def _reap(self) -> None:
@@ -188,27 +189,27 @@ def _collect() -> Iterator[tuple[int, int]]:
             yield got
 
 
-def _become_shim(sessions_fd: int, fds: list[int], soft_files: int) -> NoReturn:
+def _become_shim(sessions_fd: int, session_id: str, fds: list[int], soft_files: int) -> NoReturn:
     """Turn a fresh fork of the zygote into a shim that shares nothing with it but memory."""
     try:
         signal.set_wakeup_fd(-1)
+        close_all_but({sessions_fd, *fds})  # first: until then we hold the zygote's lock as well
+        for number in (signal.SIGINT, signal.SIGTERM):  # to the others that a shim is deaf to, we are, too
+            signal.signal(number, signal.SIG_IGN)
         os.setsid()
         os.chdir("/")
-        _close_all_but({sessions_fd, *fds})
+        _point_stdio_at_null()
         spec_fd, link_fd, *birth_fds = fds
-        run_shim(sessions_fd, spec_fd, socket.socket(fileno=link_fd), birth_fds, soft_files)
+        run_shim(sessions_fd, session_id, spec_fd, socket.socket(fileno=link_fd), birth_fds, soft_files)
     finally:
         os._exit(1)
 
 
-def _close_all_but(keep: set[int]) -> None:
+def _point_stdio_at_null() -> None:
     null = os.open("/dev/null", os.O_RDWR)
     for fd in range(3):
         os.dup2(null, fd)
-    low = 3
-    for fd in [*sorted(keep), os.sysconf("SC_OPEN_MAX")]:
-        os.closerange(low, fd)
-        low = fd + 1
+    os.close(null)
 
 
 def raise_file_limit() -> int:
@@ -224,8 +225,12 @@ def serve(runtime: paths.Runtime, foreground: bool, caller: socket.socket | None
     set_name("ptyd-zygote")
     become_subreaper()
     signal.pthread_sigmask(signal.SIG_SETMASK, [])  # whoever started us may block SIGCHLD, which we live by
+    signal.signal(
+        signal.SIGCHLD, lambda *_: None
+    )  # shims inherit it; what it does, the wake-up descriptor does
     zygote = Zygote(runtime, foreground, soft_files)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: zygote.stop())
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for number in (signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
     return zygote.run(caller)

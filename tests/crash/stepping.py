@@ -102,8 +102,8 @@ class Stepper:
                 return True
             number = 0 if status >> 16 else os.WSTOPSIG(status)
 
-    def run_until_fork(self, is_over: Callable[[], object]) -> Stepper | None:
-        """Run on until it forks; return the child, stopped before its first step."""
+    def run_until_fork(self, is_over: Callable[[], object], forks: bool = False) -> Stepper | None:
+        """Run on until it forks; return the child, stopped before its first step; see `seize`."""
         number = 0
         while True:
             self._resume(_CONT, number)
@@ -111,15 +111,15 @@ class Stepper:
             if status is None:
                 return None
             if status >> 16 == _EVENT_FORK:
-                return self._take_child()
+                return self._take_child(forks)
             number = 0 if status >> 16 else os.WSTOPSIG(status)
 
-    def _take_child(self) -> Stepper:
+    def _take_child(self, forks: bool) -> Stepper:
         pid = ctypes.c_ulong()
         _ptrace(_GETEVENTMSG, self.pid, 0, ctypes.addressof(pid))
         child = Stepper(pid.value)
         child._wait(_never)
-        _ptrace(_SETOPTIONS, child.pid, 0, _O_TRACESYSGOOD)  # what it forks itself runs free
+        _ptrace(_SETOPTIONS, child.pid, 0, _O_TRACESYSGOOD | (_O_TRACEFORK if forks else 0))
         return child
 
     def point(self) -> tuple[int, bool]:

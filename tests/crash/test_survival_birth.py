@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Final
 
 import pytest
 
-from ptyd import launch
+from ptyd import launch, paths
 from tests.crash.stepping import Stepper, seize
 from tests.support import processes
 from tests.support.daemon import RuntimeDir
@@ -198,6 +198,24 @@ def at_shim(runtime: RuntimeDir, steps: int) -> Iterator[tuple[Spawn, Stepper]]:
 
 
 @contextlib.contextmanager
+def at_program(runtime: RuntimeDir, steps: int) -> Iterator[tuple[Spawn, Stepper]]:
+    """The process that prepares the birth, and becomes the program."""
+    with seize_or_skip(whole_pair(runtime)[0], forks=True) as zygote:
+        zygote.interrupt()
+        spawn = Spawn(runtime)
+        shim = zygote.run_until_fork(spawn.is_answered, forks=True)
+        assert shim is not None, "the zygote forks a shim"
+        program = shim.run_until_fork(spawn.is_answered)
+        assert program is not None, "the shim forks the program-to-be"
+        shim.release()
+    try:
+        walk(program, steps, spawn.is_answered)
+        yield spawn, program
+    finally:
+        program.release()
+
+
+@contextlib.contextmanager
 def seize_or_skip(pid: int, forks: bool = False) -> Iterator[Stepper]:
     try:
         stack = contextlib.ExitStack()
@@ -235,7 +253,7 @@ def pick(chance: random.Random, steps: int, small: int) -> list[int]:
     return [int(n * width + chance.uniform(0, width)) for n in range(count)]
 
 
-@pytest.mark.parametrize("stand, small", [(at_shim, 100), (at_daemon, 12), (at_zygote, 8)])
+@pytest.mark.parametrize("stand, small", [(at_shim, 80), (at_program, 60), (at_daemon, 12), (at_zygote, 8)])
 def test_S11_killed_at_a_system_call(ptyd: RuntimeDir, stand: Stand, small: int) -> None:
     seen: dict[str, int] = {}
     for steps in pick(random.Random(11), count_steps(ptyd, stand), small):
@@ -281,14 +299,23 @@ def test_S11_born_late_under_another_daemon(ptyd: RuntimeDir) -> None:
 def test_S11_born_late_under_another_pair(ptyd: RuntimeDir) -> None:
     """The zygote is gone as well; whoever comes next still knows that somebody is being born."""
     for steps in pick(random.Random(111), count_steps(ptyd, at_shim), 4):
-        with at_shim(ptyd, steps) as (spawn, _):
+        with at_shim(ptyd, steps) as (spawn, shim):
             ptyd.kill_zygote()
             ptyd.kill_daemon()
-            launch.connect(str(ptyd.path)).close()
-            listing = ptyd.call("session.list")
-            known = state_in(listing["sessions"], spawn.id) is not None
-            assert known or not listing["complete"], f"{steps} steps into its birth, hidden behind complete"
+            if holds_lock(shim.pid):  # the first thing that it does is to close what it was forked with
+                with pytest.raises(launch.Unreachable, match="holds the lock"):
+                    launch.connect(str(ptyd.path))
+            else:
+                launch.connect(str(ptyd.path)).close()
+                listing = ptyd.call("session.list")
+                known = state_in(listing["sessions"], spawn.id) is not None
+                assert known or not listing["complete"], f"{steps} steps into its birth, and hidden"
         spawn.check(spawn.answer())
+
+
+def holds_lock(pid: int) -> bool:
+    """Tell whether a process that stands still has the lock of the zygote that forked it."""
+    return any(file.readlink().name == paths.ZYGOTE_LOCK for file in Path(f"/proc/{pid}/fd").iterdir())
 
 
 # -- any instant -----------------------------------------------------------------------------------------
