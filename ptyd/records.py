@@ -69,7 +69,7 @@ def publish_birth(dir_fd: int, session_id: str) -> None:
     """Make the birth record that was drafted for the calling shim the session's.
 
     Raises:
-        FileExistsError: the id has a record already, living or ended.
+        FileExistsError: the id has a record already, living or ended; the drafts are still there.
     """
     draft, _ = _birth_drafts(session_id, os.getpid())
     os.link(draft, session_id + RECORD_SUFFIX, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
@@ -129,9 +129,7 @@ def is_birth_pending(dir_fd: int, session_id: str) -> bool:
 
 def replace_record(dir_fd: int, session_id: str, fields: Mapping[str, Any]) -> None:
     """Replace the record by a newer one, whole or not at all."""
-    draft = _draft_name(session_id, os.getpid())
-    _write_draft(dir_fd, draft, fields)
-    os.rename(draft, session_id + RECORD_SUFFIX, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+    _replace(dir_fd, session_id, RECORD_SUFFIX, fields)
 
 
 def write_exit(dir_fd: int, session_id: str, fields: Mapping[str, Any], tail: bytes) -> None:
@@ -165,9 +163,7 @@ def record_tail(fields: Mapping[str, Any]) -> bytes:
 
 def write_fence(dir_fd: int, session_id: str, fence: Fence) -> None:
     """Write the fence; the caller sees to it that its generation only rises."""
-    draft = _draft_name(session_id, os.getpid())
-    _write_draft(dir_fd, draft, fence._asdict())
-    os.rename(draft, session_id + FENCE_SUFFIX, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+    _replace(dir_fd, session_id, FENCE_SUFFIX, fence._asdict())
 
 
 def read_fence(dir_fd: int, session_id: str) -> Fence | None:
@@ -228,6 +224,12 @@ def _draft_name(session_id: str, pid: int) -> str:
 
 def _birth_drafts(session_id: str, shim_pid: int) -> tuple[str, str]:
     return _draft_name(session_id, shim_pid), _draft_name(f"{session_id}.begun", shim_pid)
+
+
+def _replace(dir_fd: int, session_id: str, suffix: str, fields: Mapping[str, Any]) -> None:
+    draft = _draft_name(session_id, os.getpid())
+    _write_draft(dir_fd, draft, fields)
+    os.rename(draft, session_id + suffix, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
 
 
 def _write_draft(dir_fd: int, draft: str, fields: Mapping[str, Any]) -> None:

@@ -29,7 +29,7 @@ from ptyd.datagrams import Body, Kind, pack_json
 from ptyd.ring import RingWriter, ring_bytes, round_capacity
 from ptyd.shim.link import Link
 from ptyd.shim.shim import Beginning, Shim, beginning_of
-from ptyd.shim.spawn import SpawnFailed, SpawnSpec, become, close_all_but, fork_in_pty, read_spec
+from ptyd.shim.spawn import Program, SpawnFailed, SpawnSpec, become, close_all_but, fork_in_pty, read_spec
 
 _F_SEAL_FUTURE_WRITE = 0x10  # fcntl(2): maps made from now on are read-only, ours stays writable
 MAX_WORD_BYTES = 64 << 10
@@ -59,11 +59,9 @@ def run_shim(
         link = Link(daemon)
         procs.set_name(procs.SHIM_NAME)
         procs.become_subreaper()
-        birth = Birth(sessions_fd, session_id, spec_fd, soft_files)
         try:
-            shim = birth.give(link, birth_fds)
+            shim = Birth(sessions_fd, session_id, spec_fd, soft_files).give(link, birth_fds)
         except SpawnFailed as err:
-            birth.undo()
             link.send(pack_json(Kind.FAILED, {"code": err.code, "message": err.message}))
         else:
             shim.run()
@@ -82,8 +80,11 @@ class Birth:
         self._soft_files = soft_files
         self._shim_pid = os.getpid()
         self._is_published = False
-        self._memory_fd = os.memfd_create("ptyd-ring", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        self._word, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self._memory_fd = os.memfd_create("ptyd-ring", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            self._word, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as err:
+            raise _unprepared(err) from err
 
     # -- in the shim -----------------------------------------------------------------------------------
 
@@ -91,8 +92,20 @@ class Birth:
         """Publish the record, then let the program go: in this order none ever runs without one.
 
         Raises:
-            SpawnFailed: it did not start; to be undone.
+            SpawnFailed: it did not start, and nothing of it is left.
         """
+        try:
+            program, beginning, ring = self._publish(birth_fds)
+            self._say_go()
+        except SpawnFailed:
+            self._undo()
+            raise
+        with contextlib.suppress(OSError):  # the birth record stands; the exit record repeats all of it
+            records.publish_begun(self._sessions_fd, self._id)
+        return Shim(self._sessions_fd, beginning, self._memory_fd, ring, program, link)
+
+    def _publish(self, birth_fds: list[int]) -> tuple[Program, Beginning, RingWriter]:
+        """Have everything prepared, and publish the record."""
         try:
             kept = (self._sessions_fd, self._spec_fd, self._memory_fd, self._theirs.fileno())
             program = fork_in_pty(self._become_program, kept)
@@ -101,18 +114,15 @@ class Birth:
             ring = self._map_ring()
             records.publish_birth(self._sessions_fd, self._id)
             self._is_published = True
+            return program, beginning, ring
         except FileExistsError:
             raise SpawnFailed("exists", f"session {self._id} has a record already") from None
         except OSError as err:
-            raise SpawnFailed("no_space", f"cannot prepare the session: {err.strerror}") from err
+            raise _unprepared(err) from err
         finally:
             records.close_birth(self._sessions_fd, self._id, birth_fds)
-        self._say_go()
-        with contextlib.suppress(OSError):  # the birth record stands; the exit record repeats all of it
-            records.publish_begun(self._sessions_fd, self._id)
-        return Shim(self._sessions_fd, beginning, self._memory_fd, ring, program, link)
 
-    def undo(self) -> None:
+    def _undo(self) -> None:
         """Prove that nobody is left; only then does the record vanish, for that says so."""
         self._word.close()  # whoever still waits for it leaves
         with contextlib.suppress(ChildProcessError):
@@ -161,14 +171,17 @@ class Birth:
             if self._theirs.recv(len(GO)) == GO:
                 become(spec, self._soft_files, lambda: self._fenced(spec))
         except SpawnFailed as err:
-            self._theirs.send(os.fsencode(f"{err.code}|{err.message}"))
+            self._say(err)
         except OSError as err:
-            self._theirs.send(f"no_space|cannot prepare the session: {err.strerror}".encode())
+            self._say(_unprepared(err))
         finally:
             try:  # the shim does so, too, unless it was killed meanwhile
                 records.drop_drafts(self._sessions_fd, self._id, self._shim_pid)
             finally:
                 os._exit(127)
+
+    def _say(self, failure: SpawnFailed) -> None:
+        self._theirs.send(os.fsencode(f"{failure.code}|{failure.message}"))
 
     def _prepare(self, spec: SpawnSpec) -> None:
         os.ftruncate(self._memory_fd, ring_bytes(round_capacity(spec.scrollback_bytes)))
@@ -202,9 +215,13 @@ class Birth:
         return None
 
 
+def _unprepared(err: OSError) -> SpawnFailed:
+    return SpawnFailed("no_space", f"cannot prepare the session: {err.strerror}")
+
+
 def _failure(said: bytes) -> SpawnFailed:
-    """Return what the program-to-be has said before it left; nothing, when it was killed."""
+    """Return what the program-to-be has said before it left; nothing, when it was killed or failed itself."""
     if not said:
-        return SpawnFailed("spawn_failed", "the session's process was killed before its program ran")
+        return SpawnFailed("spawn_failed", "its process ended before the program could run; try again")
     code, _, message = os.fsdecode(said).partition("|")
     return SpawnFailed(code, message)

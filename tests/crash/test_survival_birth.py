@@ -253,7 +253,7 @@ def pick(chance: random.Random, steps: int, small: int) -> list[int]:
     return [int(n * width + chance.uniform(0, width)) for n in range(count)]
 
 
-@pytest.mark.parametrize("stand, small", [(at_shim, 80), (at_program, 60), (at_daemon, 12), (at_zygote, 8)])
+@pytest.mark.parametrize("stand, small", [(at_shim, 100), (at_program, 60), (at_daemon, 12), (at_zygote, 8)])
 def test_S11_killed_at_a_system_call(ptyd: RuntimeDir, stand: Stand, small: int) -> None:
     seen: dict[str, int] = {}
     for steps in pick(random.Random(11), count_steps(ptyd, stand), small):
